@@ -1,0 +1,1 @@
+"""The JobService server: enqueueing, leasing, settling and browsing jobs."""

@@ -1,0 +1,1 @@
+"""The QueueService server: queues, their settings and their statistics."""

@@ -1,0 +1,1 @@
+"""The scheduler: promotes due jobs, rescues lost leases, enforces timeouts, keeps history."""

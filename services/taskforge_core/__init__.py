@@ -1,0 +1,1 @@
+"""The shared kernel: settings, database, migrations, errors, logs and the gRPC server."""

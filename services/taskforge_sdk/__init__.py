@@ -1,0 +1,1 @@
+"""What Python programs import to use TaskForge: the clients and the worker."""
