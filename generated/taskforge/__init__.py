@@ -1,0 +1,1 @@
+"""Generated from protos/taskforge: never edit by hand."""

@@ -1,0 +1,1 @@
+"""Generated from protos/taskforge/v1: never edit by hand."""
