@@ -1,0 +1,137 @@
+"""The tables as SQLAlchemy sees them, for administration and browsing.
+
+The migrations are the truth; this names the columns that the cold paths use. The hot paths have
+their statements in `queries/*.sql`.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    UUID,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Integer,
+    Interval,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(schema="taskforge")
+
+_Moment = DateTime(timezone=True)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("organisation_id", UUID, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("project_id", UUID, primary_key=True),
+    Column("id", UUID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("max_retries", Integer),
+    Column("timeout", Interval),
+    Column("retry_delay", Interval),
+    Column("max_retry_delay", Interval),
+    Column("backoff_multiplier", Double),
+    Column("retry_jitter", Double),
+    Column("max_payload_bytes", Integer),
+    Column("created_at", _Moment, nullable=False),
+    Column("updated_at", _Moment, nullable=False),
+    Column("deleted_at", _Moment),
+)
+
+
+def _shared_job_columns() -> list[Column[object]]:
+    """What a job has whether it is finished or not."""
+    return [
+        Column("project_id", UUID, primary_key=True),
+        Column("id", UUID, primary_key=True),
+        Column("queue_id", UUID, nullable=False),
+        Column("created_at", _Moment, nullable=False),
+        Column("updated_at", _Moment, nullable=False),
+        Column("scheduled_for", _Moment),
+        Column("started_at", _Moment),
+        Column("cancel_requested_at", _Moment),
+        Column("last_seq", BigInteger),
+        Column("last_status", SmallInteger),
+        Column("attempt_count", Integer, nullable=False),
+        Column("max_attempts", Integer, nullable=False),
+        Column("payload_bytes", Integer, nullable=False),
+        Column("status", SmallInteger, nullable=False),
+        Column("priority", SmallInteger, nullable=False),
+        Column("timeout", Interval),
+        Column("job_type", Text, nullable=False),
+        Column("worker_id", Text),
+        Column("payload", JSON, nullable=False),
+        Column("progress", JSON),
+        Column("attempts", JSONB, nullable=False),
+        Column("labels", JSONB),
+        Column("traceparent", Text),
+        Column("tracestate", Text),
+    ]
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    *_shared_job_columns(),
+    Column("session_id", UUID),
+    Column("timeout_at", _Moment),
+    Column("lease_seq", BigInteger),
+    Column("undelivered_count", SmallInteger, nullable=False),
+)
+
+job_history = Table(
+    "job_history",
+    metadata,
+    *_shared_job_columns(),
+    Column("completed_at", _Moment, nullable=False),
+    Column("result", JSON),
+)
+
+queue_counts = Table(
+    "queue_counts",
+    metadata,
+    Column("project_id", UUID, primary_key=True),
+    Column("queue_id", UUID, primary_key=True),
+    Column("status", SmallInteger, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+)
+
+queue_deltas = Table(
+    "queue_deltas",
+    metadata,
+    Column("project_id", UUID, nullable=False),
+    Column("queue_id", UUID, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("n", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("project_id", UUID, primary_key=True),
+    Column("session_id", UUID, primary_key=True),
+    Column("worker_id", Text, nullable=False),
+    Column("lease_duration", Interval, nullable=False),
+    Column("expires_at", _Moment),
+    Column("must_heartbeat", Boolean, nullable=False),
+    Column("listed", ARRAY(BigInteger), nullable=False),
+    Column("omitted", ARRAY(BigInteger), nullable=False),
+)
