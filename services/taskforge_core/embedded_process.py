@@ -1,0 +1,130 @@
+"""Child processes that die with us and run without root's rights: for the embedded Postgres."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+NOBODY = 65534
+"""The user and group that Postgres runs as when we are root."""
+
+_PR_SET_PDEATHSIG = 1
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+# Loaded before any fork: a forked child must not load libraries.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
+
+
+def server_owner() -> int | None:
+    """The uid that the server gets: nobody when we are root, else our own (None)."""
+    return NOBODY if os.geteuid() == 0 else None
+
+
+def run_to_end(
+    command: Sequence[str | Path], owner: int | None, script: str = ""
+) -> tuple[int, str]:
+    """Run a command with `script` as its input; its exit code and all that it printed."""
+    with _spawn(command, owner, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        output, _ = process.communicate(script.encode())
+    return process.returncode, output.decode(errors="replace")
+
+
+class Child:
+    """A process that runs until it is stopped, or until this process ends in any way.
+
+    The kernel sends the death signal when the *thread* that forked ends. So each child has a
+    thread of its own, which forks it and then waits for its end.
+    """
+
+    def __init__(self, command: Sequence[str | Path], owner: int | None, output: Path) -> None:
+        """Start the process; what it prints is appended to the file `output`.
+
+        Raises:
+            OSError: The command cannot be executed.
+        """
+        self._command = command
+        self._owner = owner
+        self._output = output
+        self._started = threading.Event()
+        self._ended = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._keep, name="embedded postgres", daemon=True).start()
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def pid(self) -> int:
+        """The process' number."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        assert self._process is not None
+        return self._process.returncode if self._ended.is_set() else None
+
+    def stop(self, signals: Sequence[signal.Signals], timeout: float) -> None:
+        """Send the first signal and wait; after `timeout` seconds the next, down to the last."""
+        for number in signals:
+            if self._ended.is_set():
+                return
+            self._signal(number)
+            if self._ended.wait(timeout):
+                return
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        try:
+            self._process.send_signal(number)
+        except ProcessLookupError:
+            pass
+
+    def _keep(self) -> None:
+        try:
+            with self._output.open("ab") as output:
+                self._process = _spawn(
+                    self._command, self._owner, stdin=subprocess.DEVNULL, stdout=output.fileno()
+                )
+        except Exception as error:
+            self._error = error
+            return
+        finally:
+            self._started.set()
+        self._process.wait()
+        self._ended.set()
+
+
+def _spawn(
+    command: Sequence[str | Path], owner: int | None, *, stdin: int, stdout: int
+) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        # Runs in the child after its change of user, which would have cleared the wish.
+        if _prctl is not None:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        # The working folder must be one that its user may enter.
+        cwd="/",
+        env=_ENVIRONMENT,
+        # Ctrl-C in a terminal reaches us alone; we stop the server when we are done with it.
+        start_new_session=True,
+        user=owner,
+        group=owner,
+        extra_groups=None if owner is None else [],
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls nothing that takes a lock
+    )

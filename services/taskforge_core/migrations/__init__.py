@@ -1,0 +1,1 @@
+"""The database's schema, revision by revision: `versions/NNNN_what.sql` beside its `.py`."""

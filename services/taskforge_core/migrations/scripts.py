@@ -1,0 +1,22 @@
+"""How a revision runs the `.sql` file beside it."""
+
+from pathlib import Path
+
+from alembic import op
+
+
+def run_sql_beside(revision_file: str) -> None:
+    """Execute the script with the revision's name, inside the revision's transaction.
+
+    It goes to Postgres by the simple-query protocol, so it may hold any number of statements.
+
+    Args:
+        revision_file: `__file__` of the revision.
+    """
+    script = Path(revision_file).with_suffix(".sql").read_text(encoding="utf-8")
+    bind = op.get_bind()
+    # SQLAlchemy opens the transaction at its first statement; the driver's call below must be in it.
+    bind.exec_driver_sql("SELECT 1")
+    driver = bind.connection.dbapi_connection
+    assert driver is not None
+    driver.run_async(lambda connection: connection.execute(script))
