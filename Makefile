@@ -35,7 +35,7 @@ check: $(READY) ## Check style, types, imports, the contract, and that generated
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BUF) lint
 	$(BUF) format --path protos/taskforge -d --exit-code
 	$(BUF) breaking --against $(BASELINE)
