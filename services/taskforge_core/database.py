@@ -139,7 +139,7 @@ async def connect_direct(
         server_settings: Postgres settings of this session, over the usual ones.
 
     Raises:
-        OSError, asyncpg.PostgresError, TimeoutError: It cannot be made (`translate_database_error`).
+        OSError, asyncpg.PostgresError, TimeoutError: It cannot be made.
     """
     usual = session_settings(
         settings, application_name, settings.statement_timeout, through_pooler=False

@@ -1,10 +1,10 @@
 """The one border where errors of the database drivers become errors of TaskForge."""
 
+from datetime import timedelta
+
 import asyncpg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-
-from datetime import timedelta
 
 from taskforge_core.errors import Internal, InvalidArgument, TaskForgeError, Unavailable
 
@@ -26,9 +26,12 @@ _UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})
 """Connection lost, out of resources (connections, disk, memory), stopped by the operator or by a
 timeout, failure of the system."""
 
-_UNAVAILABLE_STATES = frozenset({"25006", "25P03", "25P04", "28000", "28P01", "3D000", "42P01", "3F000"})
+_UNAVAILABLE_STATES = frozenset(
+    {"25006", "25P03", "25P04", "28000", "28P01", "3D000", "42P01", "3F000"}
+)
 """Read-only after a failover, idle or transaction timeouts, and a database that is not set up for
-us yet (role, password, database, schema or table missing): an operator's matter, not the caller's."""
+us yet (role, password, database, schema or table missing): the operator's matter, not the
+caller's."""
 
 _RETRY_CONFLICT = timedelta(milliseconds=100)
 _RETRY_UNAVAILABLE = timedelta(seconds=1)
@@ -57,9 +60,9 @@ def is_conflict(error: BaseException) -> bool:
 def translate_database_error(error: BaseException) -> TaskForgeError:
     """The TaskForge error for what a database call raised; an own error comes back as it is.
 
-    - deadlock, lock timeout, serialization failure: `Unavailable/DATABASE_BUSY`, retry in 100 ms
-    - connection lost or refused, timeout, out of resources: `Unavailable/DATABASE_UNAVAILABLE`,
-      retry in 1 s
+    - deadlock, lock timeout, serialization failure: `Unavailable/DATABASE_UNAVAILABLE`, retry in
+      100 ms
+    - connection lost or refused, timeout, out of resources: the same, retry in 1 s
     - a value Postgres refuses: `InvalidArgument/INVALID_REQUEST`
     - anything else is our defect: `Internal/INTERNAL`
     """
@@ -90,7 +93,7 @@ def _driver_error(error: BaseException) -> BaseException:
 def _from_sqlstate(state: str) -> TaskForgeError:
     if state in _CONFLICTS:
         return Unavailable(
-            "DATABASE_BUSY",
+            "DATABASE_UNAVAILABLE",
             "another transaction holds what this call needs; try again",
             retry_after=_RETRY_CONFLICT,
         )

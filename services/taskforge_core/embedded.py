@@ -91,8 +91,9 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        """The address of its database `taskforge`, for asyncpg, libpq and `TASKFORGE_DATABASE_URL`."""
-        return f"postgresql:///{DATABASE}?user={USER}&host={quote(str(self._socket_folder), safe='/')}"
+        """The address of its database, for asyncpg, libpq and `TASKFORGE_DATABASE_URL`."""
+        host = quote(str(self._socket_folder), safe="/")
+        return f"postgresql:///{DATABASE}?user={USER}&host={host}"
 
     @property
     def log_file(self) -> Path:
@@ -212,7 +213,7 @@ class EmbeddedPostgres:
     def _make_socket_folder(self) -> None:
         """Beside the data where the path is short enough for a socket, else below /tmp."""
         if len(os.fsencode(self._socket_folder / ".s.PGSQL.5432")) > _LONGEST_SOCKET_PATH:
-            self._socket_folder = Path(tempfile.mkdtemp(prefix="taskforge-", dir="/tmp"))  # noqa: S108
+            self._socket_folder = Path(tempfile.mkdtemp(prefix="taskforge-", dir="/tmp"))
         self._socket_folder.mkdir(exist_ok=True)
         self._give_to_owner(self._socket_folder)
 
@@ -259,7 +260,7 @@ class EmbeddedPostgres:
         while True:
             log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
             self._child = Child(command, self._owner, self.log_file)
-            while self._child.returncode is None:
+            while not self._child.has_ended:
                 lines = self._pid_file_lines()
                 if (
                     len(lines) >= 8

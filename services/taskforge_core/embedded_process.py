@@ -1,5 +1,6 @@
 """Child processes that die with us and run without root's rights: for the embedded Postgres."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 NOBODY = 65534
@@ -46,59 +48,42 @@ class Child:
         Raises:
             OSError: The command cannot be executed.
         """
-        self._command = command
-        self._owner = owner
-        self._output = output
-        self._started = threading.Event()
         self._ended = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._error: Exception | None = None
-        threading.Thread(target=self._keep, name="embedded postgres", daemon=True).start()
-        self._started.wait()
-        if self._error is not None:
-            raise self._error
+        started: Future[subprocess.Popen[bytes]] = Future()
+
+        def keep() -> None:
+            try:
+                with output.open("ab") as log:
+                    process = _spawn(command, owner, stdin=subprocess.DEVNULL, stdout=log.fileno())
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                started.set_exception(error)
+                return
+            started.set_result(process)
+            process.wait()
+            self._ended.set()
+
+        threading.Thread(target=keep, name="embedded postgres", daemon=True).start()
+        self._process = started.result()
 
     @property
     def pid(self) -> int:
-        """The process' number."""
-        assert self._process is not None
+        """The number of the process."""
         return self._process.pid
 
     @property
-    def returncode(self) -> int | None:
-        """How it ended; None while it runs."""
-        assert self._process is not None
-        return self._process.returncode if self._ended.is_set() else None
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._ended.is_set()
 
     def stop(self, signals: Sequence[signal.Signals], timeout: float) -> None:
         """Send the first signal and wait; after `timeout` seconds the next, down to the last."""
         for number in signals:
             if self._ended.is_set():
                 return
-            self._signal(number)
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
             if self._ended.wait(timeout):
                 return
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        try:
-            self._process.send_signal(number)
-        except ProcessLookupError:
-            pass
-
-    def _keep(self) -> None:
-        try:
-            with self._output.open("ab") as output:
-                self._process = _spawn(
-                    self._command, self._owner, stdin=subprocess.DEVNULL, stdout=output.fileno()
-                )
-        except Exception as error:
-            self._error = error
-            return
-        finally:
-            self._started.set()
-        self._process.wait()
-        self._ended.set()
 
 
 def _spawn(
@@ -126,5 +111,6 @@ def _spawn(
         user=owner,
         group=owner,
         extra_groups=None if owner is None else [],
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls nothing that takes a lock
+        # After a fork in a process with threads only what takes no lock may run; prctl does not.
+        preexec_fn=die_with_parent,  # noqa: PLW1509
     )

@@ -134,7 +134,9 @@ class Internal(TaskForgeError):
     code = grpc.StatusCode.INTERNAL
 
 
-def invalid_field(field: str, description: str, *, reason: str = "INVALID_REQUEST") -> InvalidArgument:
+def invalid_field(
+    field: str, description: str, *, reason: str = "INVALID_REQUEST"
+) -> InvalidArgument:
     """The common case of a single wrong field."""
     return InvalidArgument(
         reason,

@@ -190,9 +190,12 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         ("grpc.keepalive_time_ms", ms(settings.keepalive_interval)),
         ("grpc.keepalive_timeout_ms", ms(settings.keepalive_timeout)),
-        # Lease streams are silent for long; without these gRPC takes the clients' pings for abuse.
+        # Lease streams are silent for long; else gRPC would take the clients' pings for abuse.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(settings.min_client_ping_interval)),
+        (
+            "grpc.http2.min_recv_ping_interval_without_data_ms",
+            ms(settings.min_client_ping_interval),
+        ),
         ("grpc.http2.max_pings_without_data", 0),
         # gRPC varies the age by ± 10 % by itself, so that clients do not all come back at once.
         ("grpc.max_connection_age_ms", ms(settings.max_connection_age)),

@@ -6,7 +6,7 @@ and each open stream makes the stop last its whole grace.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -15,6 +15,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+_Status = int
+"""A `HealthCheckResponse.ServingStatus`."""
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -28,7 +32,7 @@ class Health(health_pb2_grpc.HealthServicer):
         """`services` are full names such as `taskforge.v1.JobService`."""
         self._ready = ready
         self._services = tuple(services)
-        self._statuses = dict.fromkeys(self._services, _NOT_SERVING)
+        self._statuses: dict[str, _Status] = dict.fromkeys(self._services, _NOT_SERVING)
         self._statuses[""] = _SERVING
         self._changed = asyncio.Condition()
         self._shut_down = False
@@ -68,16 +72,12 @@ class Health(health_pb2_grpc.HealthServicer):
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 last = status
             async with self._changed:
-                await self._changed.wait_for(
-                    lambda: self._shut_down
-                    or self._statuses.get(request.service, _UNKNOWN) != last
-                )
-            if self._shut_down and self._statuses.get(request.service, _UNKNOWN) == last:
-                return
+                while self._statuses.get(request.service, _UNKNOWN) == last:
+                    if self._shut_down:
+                        return
+                    await self._changed.wait()
 
-    async def _publish(
-        self, statuses: "dict[str, health_pb2.HealthCheckResponse.ServingStatus.ValueType]"
-    ) -> None:
+    async def _publish(self, statuses: Mapping[str, _Status]) -> None:
         async with self._changed:
             self._statuses.update(statuses)
             self._changed.notify_all()

@@ -1,7 +1,8 @@
 """Logging: structlog for our own events, the standard library's loggers through the same output.
 
 Everything goes to stderr, as readable lines or as one JSON object a line. Modules take their
-logger by `structlog.get_logger(__name__)` and name the event first: `log.info("serving", address=…)`.
+logger by `structlog.get_logger(__name__)` and name the event first:
+`log.info("serving", address=…)`.
 """
 
 import logging

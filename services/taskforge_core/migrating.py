@@ -86,8 +86,7 @@ async def migrate(dsn: str) -> str:
     )
     try:
         async with engine.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None
+            driver: Any = (await connection.get_raw_connection()).driver_connection
             await _take_lock(driver)
             try:
                 await driver.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
@@ -153,9 +152,13 @@ def _state_of(revision: str | None) -> SchemaState:
 
 
 async def _take_lock(driver: Any) -> None:
-    """Poll for the lock: a session that waits inside Postgres holds a snapshot, on which the
-    holder's CREATE INDEX CONCURRENTLY would wait in turn."""
-    while not await driver.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION_LOCK):
+    """Poll for the lock, and for a reason.
+
+    A session that waits inside Postgres holds a snapshot, on which the holder's
+    CREATE INDEX CONCURRENTLY would wait in turn.
+    """
+    take = "SELECT pg_try_advisory_lock($1)"
+    while not await driver.fetchval(take, MIGRATION_LOCK):  # noqa: ASYNC110 - others hold it
         await asyncio.sleep(_LOCK_POLL_SECONDS)
 
 

@@ -88,21 +88,27 @@ def encode_payloads(origin: str, topics: Mapping[str, set[str] | None]) -> Itera
     for topic, keys in topics.items():
         # Each entry costs its own JSON and at most a comma, a colon and two brackets.
         head = len(json.dumps(topic)) + 4
-        entries: list[str | None] = sorted(keys) if keys else [None]
+        if not keys or any(empty + head + _cost(key) > MAX_PAYLOAD_BYTES for key in keys):
+            entries: list[str | None] = [None]
+        else:
+            entries = [*sorted(keys)]
         for key in entries:
-            if key is not None and empty + head + len(json.dumps(key)) + 1 > MAX_PAYLOAD_BYTES:
-                key = None
-            cost = (0 if topic in batch else head) + (0 if key is None else len(json.dumps(key)) + 1)
+            cost = _cost(key) + (0 if topic in batch else head)
             if batch and size + cost > MAX_PAYLOAD_BYTES:
                 yield _encode(origin, batch)
                 batch, size = {}, empty
-                cost = head + (0 if key is None else len(json.dumps(key)) + 1)
-            batch.setdefault(topic, [])
+                cost = _cost(key) + head
+            known = batch.setdefault(topic, [])
             if key is not None:
-                batch[topic].append(key)
+                known.append(key)
             size += cost
     if batch:
         yield _encode(origin, batch)
+
+
+def _cost(key: str | None) -> int:
+    """Bytes that a key adds to a payload, its comma included (`json.dumps` writes ASCII only)."""
+    return 0 if key is None else len(json.dumps(key)) + 1
 
 
 def _encode(origin: str, topics: Mapping[str, Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs the revisions on the connection that `migrating.migrate` hands over."""
+"""Alembic's entry point: runs the revisions on the connection that `migrate` hands over."""
 
 from alembic import context
 

@@ -1,6 +1,7 @@
 """How a revision runs the `.sql` file beside it."""
 
 from pathlib import Path
+from typing import Any
 
 from alembic import op
 
@@ -15,8 +16,7 @@ def run_sql_beside(revision_file: str) -> None:
     """
     script = Path(revision_file).with_suffix(".sql").read_text(encoding="utf-8")
     bind = op.get_bind()
-    # SQLAlchemy opens the transaction at its first statement; the driver's call below must be in it.
+    # SQLAlchemy opens the transaction at its first statement, and the script must run inside it.
     bind.exec_driver_sql("SELECT 1")
-    driver = bind.connection.dbapi_connection
-    assert driver is not None
+    driver: Any = bind.connection.dbapi_connection
     driver.run_async(lambda connection: connection.execute(script))
