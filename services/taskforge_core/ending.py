@@ -1,0 +1,196 @@
+"""Ends attempts: locks them, lets `retrying` decide, and applies the decisions.
+
+Every way an attempt can end goes through here: a worker's settle, a timeout, a silent session, a
+lease that was never delivered.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+import orjson
+from asyncpg import Record
+
+from taskforge_core.queries import Executor, finish_jobs, lock_leases, return_jobs
+from taskforge_core.retrying import (
+    DEFAULT_BACKOFF_MULTIPLIER,
+    DEFAULT_MAX_RETRY_DELAY,
+    DEFAULT_RETRY_DELAY,
+    DEFAULT_RETRY_JITTER,
+    Decision,
+    Ending,
+    FailureRecord,
+    Finish,
+    LeasedJob,
+    RetryRule,
+    Return,
+    Succeeded,
+    decide,
+)
+from taskforge_core.statuses import JobStatus
+
+_Value = TypeVar("_Value")
+
+LeaseKey = tuple[str, int]
+"""A job's id as text, and the sequence number of its lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedLease:
+    """A lease that was ended, and where its job stands now."""
+
+    job_id: str
+    lease_seq: int
+    queue_id: UUID
+    session_id: UUID
+    status: JobStatus
+
+
+async def end_leases(
+    executor: Executor,
+    project_id: UUID,
+    endings: Mapping[LeaseKey, Ending],
+    *,
+    answered: bool,
+) -> list[EndedLease]:
+    """End the leases that are still held; those that are not are left out of the answer.
+
+    More than one statement runs unless all endings are successes: call it in a transaction then.
+
+    Args:
+        executor: A connection.
+        project_id: Owner of all the jobs.
+        endings: How each attempt ended.
+        answered: Whether a worker's settle ends them, whose answer is kept for its repetition.
+    """
+    keys = sorted(endings)
+    finishes: list[tuple[LeaseKey, Finish, str | None]] = []
+    for key in keys:
+        ending = endings[key]
+        if not isinstance(ending, Succeeded):
+            break
+        finishes.append((key, Finish(JobStatus.SUCCEEDED, ending.result), None))
+    else:
+        # The hot path: nothing to decide, so nothing to lock and read first.
+        return await _finish(executor, project_id, finishes, answered=answered)
+    rows = await lock_leases(
+        executor, project_id, [key[0] for key in keys], [key[1] for key in keys]
+    )
+    finishes = []
+    returns: list[tuple[LeaseKey, Return, str | None]] = []
+    for row in rows:
+        job = leased_job(row)
+        key = (job.id, job.lease_seq)
+        decision = decide(job, endings[key], random.uniform(-1, 1))
+        failure = _failure_entry(job, decision)
+        match decision:
+            case Finish():
+                finishes.append((key, decision, failure))
+            case Return():
+                returns.append((key, decision, failure))
+    ended = await _finish(executor, project_id, finishes, answered=answered)
+    ended += await _return(executor, project_id, returns, answered=answered)
+    return ended
+
+
+def leased_job(row: Record) -> LeasedJob:
+    """A row of `lock_leases` as the decision wants it, with the defaults of unset queue settings."""
+    return LeasedJob(
+        id=row["id"],
+        queue_id=row["queue_id"],
+        session_id=row["session_id"],
+        lease_seq=row["lease_seq"],
+        worker_id=row["worker_id"],
+        attempt_count=row["attempt_count"],
+        max_attempts=row["max_attempts"],
+        undelivered_count=row["undelivered_count"],
+        cancel_requested=row["cancel_requested"],
+        started_at=row["started_at"],
+        now=row["now"],
+        retry_rule=RetryRule(
+            delay=_or(row["retry_delay"], DEFAULT_RETRY_DELAY),
+            max_delay=_or(row["max_retry_delay"], DEFAULT_MAX_RETRY_DELAY),
+            multiplier=_or(row["backoff_multiplier"], DEFAULT_BACKOFF_MULTIPLIER),
+            jitter=_or(row["retry_jitter"], DEFAULT_RETRY_JITTER),
+        ),
+    )
+
+
+def _or(value: _Value | None, default: _Value) -> _Value:
+    return default if value is None else value
+
+
+def _failure_entry(job: LeasedJob, decision: Decision) -> str | None:
+    """The entry that `attempts` gets. Times are microseconds since 1970, as everywhere in JSON."""
+    failure: FailureRecord | None = decision.failure
+    if failure is None:
+        return None
+    return orjson.dumps(
+        {
+            "number": job.attempt_count,
+            "worker_id": job.worker_id,
+            "started_at": _microseconds(job.started_at),
+            "ended_at": _microseconds(job.now),
+            "outcome": failure.outcome,
+            "message": failure.message,
+            "detail": failure.detail,
+        }
+    ).decode()
+
+
+def _microseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
+
+
+async def _finish(
+    executor: Executor,
+    project_id: UUID,
+    finishes: Sequence[tuple[LeaseKey, Finish, str | None]],
+    *,
+    answered: bool,
+) -> list[EndedLease]:
+    if not finishes:
+        return []
+    rows = await finish_jobs(
+        executor,
+        project_id,
+        [key[0] for key, _, _ in finishes],
+        [key[1] for key, _, _ in finishes],
+        [finish.status for _, finish, _ in finishes],
+        [finish.result for _, finish, _ in finishes],
+        [failure for _, _, failure in finishes],
+        answered=answered,
+    )
+    return [_ended_lease(row) for row in rows]
+
+
+async def _return(
+    executor: Executor,
+    project_id: UUID,
+    returns: Sequence[tuple[LeaseKey, Return, str | None]],
+    *,
+    answered: bool,
+) -> list[EndedLease]:
+    if not returns:
+        return []
+    rows = await return_jobs(
+        executor,
+        project_id,
+        [key[0] for key, _, _ in returns],
+        [key[1] for key, _, _ in returns],
+        [back.delay for _, back, _ in returns],
+        [back.uses_attempt for _, back, _ in returns],
+        [back.undelivered for _, back, _ in returns],
+        [failure for _, _, failure in returns],
+        answered=answered,
+    )
+    return [_ended_lease(row) for row in rows]
+
+
+def _ended_lease(row: Record) -> EndedLease:
+    return EndedLease(
+        row["id"], row["lease_seq"], row["queue_id"], row["session_id"], JobStatus(row["status"])
+    )

@@ -1,0 +1,93 @@
+"""The hot statements that two services use: one a file, each a function of the same name.
+
+`Statements` reads a package's `*.sql`; the functions here and in the services give them types.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any, Protocol
+from uuid import UUID
+
+from asyncpg import Record
+
+
+class Executor(Protocol):
+    """What a statement runs on: a connection, one taken from a pool, or the pool itself."""
+
+    async def fetch(self, query: str, *args: Any) -> list[Record]:
+        """All rows of the statement's answer."""
+
+
+class Statements:
+    """The texts of a package's `.sql` files by name, read once when the package is imported."""
+
+    def __init__(self, package: str) -> None:
+        self._texts = {
+            entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8")
+            for entry in files(package).iterdir()
+            if entry.name.endswith(".sql")
+        }
+
+    def __getitem__(self, name: str) -> str:
+        return self._texts[name]
+
+
+_statements = Statements(__name__)
+
+
+async def lock_leases(
+    executor: Executor, project_id: UUID, ids: Sequence[str], lease_seqs: Sequence[int]
+) -> list[Record]:
+    """See `lock_leases.sql`. Give `ids` ascending: it is the order in which rows are locked."""
+    return await executor.fetch(_statements["lock_leases"], project_id, ids, lease_seqs)
+
+
+async def finish_jobs(
+    executor: Executor,
+    project_id: UUID,
+    ids: Sequence[str],
+    lease_seqs: Sequence[int],
+    statuses: Sequence[int],
+    results: Sequence[str | None],
+    failures: Sequence[str | None],
+    *,
+    answered: bool,
+) -> list[Record]:
+    """See `finish_jobs.sql`. Returns `id, lease_seq, queue_id, session_id, status` of what ended."""
+    return await executor.fetch(
+        _statements["finish_jobs"],
+        project_id,
+        ids,
+        lease_seqs,
+        statuses,
+        results,
+        failures,
+        answered,
+    )
+
+
+async def return_jobs(
+    executor: Executor,
+    project_id: UUID,
+    ids: Sequence[str],
+    lease_seqs: Sequence[int],
+    delays: Sequence[timedelta],
+    uses_attempt: Sequence[bool],
+    undelivered: Sequence[bool],
+    failures: Sequence[str | None],
+    *,
+    answered: bool,
+) -> list[Record]:
+    """See `return_jobs.sql`. Returns `id, lease_seq, queue_id, session_id, status`."""
+    return await executor.fetch(
+        _statements["return_jobs"],
+        project_id,
+        ids,
+        lease_seqs,
+        delays,
+        uses_attempt,
+        undelivered,
+        failures,
+        answered,
+    )
