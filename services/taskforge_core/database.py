@@ -67,7 +67,7 @@ class Database:
             ),
         )
 
-        async def connect_to_browse(**_: object) -> asyncpg.Connection[Any]:
+        async def connect_to_browse(**_: object) -> "asyncpg.Connection[Any]":
             return await asyncpg.connect(
                 dsn,
                 timeout=settings.connect_timeout.total_seconds(),

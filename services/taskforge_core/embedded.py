@@ -93,7 +93,7 @@ class EmbeddedPostgres:
     def dsn(self) -> str:
         """The address of its database, for asyncpg, libpq and `TASKFORGE_DATABASE_URL`."""
         host = quote(str(self._socket_folder), safe="/")
-        return f"postgresql:///{DATABASE}?user={USER}&host={host}"
+        return f"postgresql://{USER}@/{DATABASE}?host={host}"
 
     @property
     def log_file(self) -> Path:

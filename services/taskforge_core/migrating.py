@@ -72,7 +72,7 @@ async def migrate(dsn: str) -> str:
         OSError, asyncpg.PostgresError: The database is not there, or refused a statement.
     """
 
-    async def connect(**_: object) -> asyncpg.Connection[Any]:
+    async def connect(**_: object) -> "asyncpg.Connection[Any]":
         return await asyncpg.connect(
             dsn,
             timeout=_CONNECT_TIMEOUT,
