@@ -1,0 +1,133 @@
+"""The blocking client: the shared calls, sent over gRPC's blocking channels."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from functools import wraps
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Self
+
+import grpc
+
+from taskforge_sdk import channels, requests
+from taskforge_sdk.calls import Batch, Call, Item, Listing, Result
+from taskforge_sdk.connecting import Connected
+from taskforge_sdk.errors import TaskForgeError, from_rpc_error
+
+P = ParamSpec("P")
+
+logger = logging.getLogger("taskforge.client")
+
+
+class BlockingCaller(Connected[grpc.Channel]):
+    """Sends calls, and repeats those that may be."""
+
+    def _open_channel(self, address: str) -> grpc.Channel:
+        return channels.open_blocking_channel(address, self._credentials)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channels that the client opened itself."""
+        for channel in self._forget_channels():
+            channel.close()
+
+    def send(self, call: Call[Result]) -> Result:
+        """Send a call, repeating it as the retry policy says; raises TaskForgeError."""
+        method = getattr(self._stub(call.rpc.service), call.rpc.name)
+        attempts = self._attempts(call)
+        while True:
+            try:
+                return call.decode(method(call.request, timeout=attempts.timeout()))
+            except grpc.RpcError as rpc_error:
+                error = from_rpc_error(rpc_error)
+            wait = attempts.wait_after(error)
+            logger.debug("%s is repeated in %.3f s: %s", call.rpc.name, wait, error)
+            time.sleep(wait)
+
+
+def unary(
+    build: Callable[Concatenate[str, P], Call[Result]],
+) -> Callable[Concatenate[BlockingCaller, P], Result]:
+    """A method that sends one call."""
+
+    @wraps(build)
+    def method(self: BlockingCaller, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return self.send(build(self.project_id, *args, **kwargs))
+
+    return method
+
+
+def listing(
+    build: Callable[Concatenate[str, P], Listing[Item]],
+) -> Callable[Concatenate[BlockingCaller, P], Iterator[Item]]:
+    """A method that goes through a list, page by page."""
+
+    @wraps(build)
+    def method(self: BlockingCaller, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Item]:
+        pages = build(self.project_id, *args, **kwargs)
+        token = ""
+        while True:
+            page = self.send(pages.page(token))
+            yield from page.items
+            token = page.next_page_token
+            if not token:
+                return
+
+    return method
+
+
+def batched(
+    build: Callable[Concatenate[str, P], list[Batch[Item]]],
+) -> Callable[Concatenate[BlockingCaller, P], list[Item]]:
+    """A method that sends one call after the other and joins their results."""
+
+    @wraps(build)
+    def method(self: BlockingCaller, /, *args: P.args, **kwargs: P.kwargs) -> list[Item]:
+        results: list[Item] = []
+        failed: TaskForgeError | None = None
+        for batch in build(self.project_id, *args, **kwargs):
+            if failed is None:
+                try:
+                    items = self.send(batch.call)
+                except TaskForgeError as error:
+                    if not results:
+                        raise
+                    failed = error
+            results += items if failed is None else batch.otherwise(failed)
+        return results
+
+    return method
+
+
+class BlockingClient(BlockingCaller):
+    """The blocking client of both services, for programs without an event loop.
+
+    As `Client`, call by call, with iterators in the place of asynchronous ones. It may be shared
+    between threads.
+    """
+
+    create_queue = unary(requests.create_queue)
+    get_queue = unary(requests.get_queue)
+    list_queues = listing(requests.list_queues)
+    update_queue = unary(requests.update_queue)
+    pause_queue = unary(requests.pause_queue)
+    resume_queue = unary(requests.resume_queue)
+    delete_queue = unary(requests.delete_queue)
+    queue_stats = unary(requests.queue_stats)
+    create_job = unary(requests.create_job)
+    create_jobs = batched(requests.create_jobs)
+    get_job = unary(requests.get_job)
+    list_jobs = listing(requests.list_jobs)
+    job_stats = unary(requests.job_stats)
+    cancel_job = unary(requests.cancel_job)
+    retry_job = unary(requests.retry_job)

@@ -1,0 +1,133 @@
+"""The table of calls: which RPCs there are, and which of them may be repeated.
+
+A `Call` is a request together with what its answer means, without a transport: the blocking and the
+asynchronous client send the same calls.
+"""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from taskforge.v1 import job_service_pb2 as jobs
+from taskforge.v1 import queue_service_pb2 as queues
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class Service(enum.Enum):
+    """The services of the contract, each with a channel of its own."""
+
+    QUEUES = "QueueService"
+    JOBS = "JobService"
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Result]):
+    """A request on its way to `rpc`, and how to read the answer."""
+
+    rpc: "Rpc[Any, Any]"
+    request: Message
+    decode: Callable[[Any], Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc(Generic[Request, Response]):
+    """An RPC; `repeatable` where doing it twice leaves and answers the same as doing it once."""
+
+    service: Service
+    name: str
+    repeatable: bool
+
+    def call(self, request: Request, decode: Callable[[Response], Result]) -> Call[Result]:
+        """Bind a request and the reading of its answer."""
+        return Call(self, request, decode)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """A part of a list, and the token of the next part; empty on the last."""
+
+    items: list[Item]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[Item]):
+    """A list that is fetched page by page: `page` takes a page token, empty for the first."""
+
+    page: Callable[[str], Call[Page[Item]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Item]):
+    """One call of several that together do one thing, and its results should it fail.
+
+    `otherwise` is what stands for each of its items once an earlier batch has had an effect.
+    """
+
+    call: Call[list[Item]]
+    otherwise: Callable[[Exception], list[Item]]
+
+
+# A second CreateQueue would be refused with QUEUE_NAME_TAKEN, a second DeleteQueue with
+# QUEUE_NOT_FOUND, a second RetryJob with JOB_NOT_FAILED, though the first had succeeded.
+CREATE_QUEUE: Final = Rpc[queues.CreateQueueRequest, queues.CreateQueueResponse](
+    Service.QUEUES, "CreateQueue", repeatable=False
+)
+GET_QUEUE: Final = Rpc[queues.GetQueueRequest, queues.GetQueueResponse](
+    Service.QUEUES, "GetQueue", repeatable=True
+)
+LIST_QUEUES: Final = Rpc[queues.ListQueuesRequest, queues.ListQueuesResponse](
+    Service.QUEUES, "ListQueues", repeatable=True
+)
+UPDATE_QUEUE: Final = Rpc[queues.UpdateQueueRequest, queues.UpdateQueueResponse](
+    Service.QUEUES, "UpdateQueue", repeatable=True
+)
+DELETE_QUEUE: Final = Rpc[queues.DeleteQueueRequest, queues.DeleteQueueResponse](
+    Service.QUEUES, "DeleteQueue", repeatable=False
+)
+PAUSE_QUEUE: Final = Rpc[queues.PauseQueueRequest, queues.PauseQueueResponse](
+    Service.QUEUES, "PauseQueue", repeatable=True
+)
+RESUME_QUEUE: Final = Rpc[queues.ResumeQueueRequest, queues.ResumeQueueResponse](
+    Service.QUEUES, "ResumeQueue", repeatable=True
+)
+GET_QUEUE_STATS: Final = Rpc[queues.GetQueueStatsRequest, queues.GetQueueStatsResponse](
+    Service.QUEUES, "GetQueueStats", repeatable=True
+)
+
+# Creations carry a request_id always, so that a second returns what the first made.
+CREATE_JOB: Final = Rpc[jobs.CreateJobRequest, jobs.CreateJobResponse](
+    Service.JOBS, "CreateJob", repeatable=True
+)
+BATCH_CREATE_JOBS: Final = Rpc[jobs.BatchCreateJobsRequest, jobs.BatchCreateJobsResponse](
+    Service.JOBS, "BatchCreateJobs", repeatable=True
+)
+GET_JOB: Final = Rpc[jobs.GetJobRequest, jobs.GetJobResponse](
+    Service.JOBS, "GetJob", repeatable=True
+)
+LIST_JOBS: Final = Rpc[jobs.ListJobsRequest, jobs.ListJobsResponse](
+    Service.JOBS, "ListJobs", repeatable=True
+)
+GET_JOB_STATS: Final = Rpc[jobs.GetJobStatsRequest, jobs.GetJobStatsResponse](
+    Service.JOBS, "GetJobStats", repeatable=True
+)
+CANCEL_JOB: Final = Rpc[jobs.CancelJobRequest, jobs.CancelJobResponse](
+    Service.JOBS, "CancelJob", repeatable=True
+)
+RETRY_JOB: Final = Rpc[jobs.RetryJobRequest, jobs.RetryJobResponse](
+    Service.JOBS, "RetryJob", repeatable=False
+)
+
+ALL: Final[tuple[Rpc[Any, Any], ...]] = (
+    CREATE_QUEUE, GET_QUEUE, LIST_QUEUES, UPDATE_QUEUE, DELETE_QUEUE, PAUSE_QUEUE, RESUME_QUEUE,
+    GET_QUEUE_STATS, CREATE_JOB, BATCH_CREATE_JOBS, GET_JOB, LIST_JOBS, GET_JOB_STATS, CANCEL_JOB,
+    RETRY_JOB,
+)  # fmt: skip
+"""Every RPC that the clients call."""

@@ -1,0 +1,81 @@
+"""How channels to TaskForge are opened."""
+
+import json
+from ipaddress import ip_address
+from typing import Final
+
+import grpc
+import grpc.aio
+
+DEFAULT_QUEUE_ADDRESS: Final = "127.0.0.1:50051"
+DEFAULT_JOB_ADDRESS: Final = "127.0.0.1:50052"
+
+_ROUND_ROBIN: Final = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+
+_OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
+    # A broken connection is found out within 30 s while a call is open on it. The servers allow a
+    # ping each 10 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A job may have a payload and a result of 1 MiB each, and 100 failed attempts of 8 KiB.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # A server that restarts is found again within 3 s instead of gRPC's 2 min.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 3_000),
+)
+
+
+def is_dns_name(address: str) -> bool:
+    """Whether the address may stand for several servers: a name that DNS resolves."""
+    scheme, separator, rest = address.partition(":")
+    if scheme == "dns" and separator:
+        return True
+    if scheme in {"unix", "unix-abstract", "ipv4", "ipv6", "vsock", "xds"} and separator:
+        return False
+    host = address if address.count(":") > 1 else scheme
+    if rest and address.startswith("["):
+        host = address.partition("]")[0].removeprefix("[")
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
+def options_for(address: str, *, own_connection: bool = False) -> list[tuple[str, str | int]]:
+    """The channel options for an address.
+
+    `own_connection`: never share a connection with another channel of this process, so that a new
+    channel is a new connection and may reach another replica.
+    """
+    options = list(_OPTIONS)
+    if is_dns_name(address):
+        options.append(("grpc.service_config", _ROUND_ROBIN))
+    if own_connection:
+        options.append(("grpc.use_local_subchannel_pool", 1))
+    return options
+
+
+def open_channel(
+    address: str,
+    credentials: grpc.ChannelCredentials | None = None,
+    *,
+    own_connection: bool = False,
+) -> grpc.aio.Channel:
+    """Open an asynchronous channel; it connects with its first call, in the running event loop."""
+    options = options_for(address, own_connection=own_connection)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options)
+    return grpc.aio.secure_channel(address, credentials, options)
+
+
+def open_blocking_channel(
+    address: str, credentials: grpc.ChannelCredentials | None = None
+) -> grpc.Channel:
+    """Open a blocking channel; it connects with its first call."""
+    options = options_for(address)
+    if credentials is None:
+        return grpc.insecure_channel(address, options)
+    return grpc.secure_channel(address, credentials, options)
