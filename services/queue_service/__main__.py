@@ -1,0 +1,68 @@
+"""The QueueService process: `python -m queue_service`.
+
+Settings come from the environment, logs go to stderr. Exits with 1 and one line when it cannot
+start; SIGTERM drains and ends it with 0.
+"""
+
+import asyncio
+import sys
+import uuid
+
+from pydantic import ValidationError
+
+from queue_service.administering import Administrator
+from queue_service.browsing import Browser
+from queue_service.servicer import QueueServicer
+from taskforge.v1 import queue_service_pb2
+from taskforge.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
+from taskforge_core.database import Database
+from taskforge_core.grpc_server import CannotListen, Service, build_server, serve
+from taskforge_core.logs import configure_logging
+from taskforge_core.notifications import Notifier
+from taskforge_core.projects import Projects
+from taskforge_core.settings import MissingDatabaseUrl, Settings
+
+
+def compose(database: Database, notifier: Notifier) -> Service:
+    """QueueService with its use cases, ready to be given to a server."""
+    projects = Projects(database)
+    servicer = QueueServicer(
+        Administrator(database, projects, notifier), Browser(database, projects)
+    )
+    return Service(
+        queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"],
+        lambda server: add_QueueServiceServicer_to_server(servicer, server),
+    )
+
+
+async def run(settings: Settings) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        CannotListen: The address cannot be bound.
+        MissingDatabaseUrl: The settings name no database.
+    """
+    database = await Database.open(settings, application_name="queue_service")
+    try:
+        notifier = Notifier(database.hot, origin=str(uuid.uuid4()))
+        server = build_server(
+            settings, settings.queue_address, [compose(database, notifier)], ready=database.ready
+        )
+        await serve(server)
+        await notifier.flushed()
+    finally:
+        await database.close()
+
+
+def main() -> None:
+    """Start the process as its environment says."""
+    try:
+        settings = Settings()
+        configure_logging(settings.log_format, settings.log_level)
+        asyncio.run(run(settings))
+    except (CannotListen, MissingDatabaseUrl, ValidationError) as error:
+        sys.exit(f"queue_service: {error}")
+
+
+if __name__ == "__main__":
+    main()

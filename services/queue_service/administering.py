@@ -1,0 +1,180 @@
+"""Makes, changes, pauses, resumes and deletes queues."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from queue_service.conversion import queue_message, settings_columns
+from queue_service.finding import find_queue
+from queue_service.masking import masked_columns
+from queue_service.naming import check_name
+from taskforge.v1 import queue_pb2, queue_service_pb2
+from taskforge_core.database import Database
+from taskforge_core.errors import AlreadyExists, FailedPrecondition, PreconditionViolation
+from taskforge_core.ids import uuid7
+from taskforge_core.notifications import Notifier
+from taskforge_core.projects import Projects
+from taskforge_core.tables import jobs, queues
+
+QUEUES_CHANGED = "queues"
+"""Topic, keyed by project: what others remember of the project's queues may be wrong."""
+
+WORK_READY = "ready"
+"""Topic, keyed by queue: the queue may hand out jobs that nobody was waiting for."""
+
+
+class Administrator:
+    """Changes queues, one transaction a call, and tells the other processes after its commit."""
+
+    def __init__(self, database: Database, projects: Projects, notifier: Notifier) -> None:
+        self._database = database
+        self._projects = projects
+        self._notifier = notifier
+
+    async def create(self, request: queue_service_pb2.CreateQueueRequest) -> queue_pb2.Queue:
+        """Make a queue, open from the start.
+
+        Raises:
+            AlreadyExists: Another queue of the project has the name (`QUEUE_NAME_TAKEN`).
+            InvalidArgument: The name looks like a UUID (`INVALID_REQUEST`).
+            NotFound: `PROJECT_NOT_FOUND`.
+        """
+        name = check_name(request.name)
+        project_id = await self._projects.resolve(request.project_id)
+        statement = (
+            insert(queues)
+            .values(
+                project_id=project_id,
+                id=uuid7(),
+                name=name,
+                description=request.description,
+                priority=request.priority,
+                **settings_columns(request.settings),
+            )
+            .returning(queues)
+        )
+        with _refusing_taken_name(name):
+            async with self._database.engine.begin() as connection:
+                row = (await connection.execute(statement)).mappings().one()
+        self._notifier.notify(QUEUES_CHANGED, str(project_id))
+        return queue_message(row)
+
+    async def update(self, request: queue_service_pb2.UpdateQueueRequest) -> queue_pb2.Queue:
+        """Change the fields that the mask names.
+
+        Raises:
+            AlreadyExists: Another queue of the project has the new name (`QUEUE_NAME_TAKEN`).
+            InvalidArgument: The mask or the new name is wrong (`INVALID_UPDATE_MASK`,
+                `INVALID_REQUEST`).
+            NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
+        """
+        columns = masked_columns(request)
+        project_id = await self._projects.resolve(request.project_id)
+        return await self._change(project_id, request.queue, columns)
+
+    async def pause(self, request: queue_service_pb2.PauseQueueRequest) -> queue_pb2.Queue:
+        """Hand out no job and take none from now on.
+
+        Raises:
+            NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
+        """
+        project_id = await self._projects.resolve(request.project_id)
+        return await self._change(project_id, request.queue, {"is_active": False})
+
+    async def resume(self, request: queue_service_pb2.ResumeQueueRequest) -> queue_pb2.Queue:
+        """Open a paused queue.
+
+        Raises:
+            NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
+        """
+        project_id = await self._projects.resolve(request.project_id)
+        return await self._change(project_id, request.queue, {"is_active": True})
+
+    async def delete(self, request: queue_service_pb2.DeleteQueueRequest) -> None:
+        """Delete a queue that has no unfinished job; its name is free from then on.
+
+        Inserts do not wait for this, which would make them wait for each other. A job whose
+        transaction began before this one's commit may slip in: the scheduler cancels it.
+
+        Raises:
+            FailedPrecondition: It has a job that is not finished (`QUEUE_NOT_EMPTY`).
+            NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
+        """
+        project_id = await self._projects.resolve(request.project_id)
+        async with self._database.engine.begin() as connection:
+            row = await find_queue(connection, project_id, request.queue, lock=True)
+            unfinished = await _count_unfinished(connection, project_id, row["id"])
+            if unfinished:
+                raise _not_empty(row, unfinished)
+            now = func.clock_timestamp()
+            await connection.execute(
+                update(queues).where(_is(row)).values(deleted_at=now, updated_at=now)
+            )
+        self._notifier.notify(QUEUES_CHANGED, str(project_id))
+
+    async def _change(
+        self, project_id: UUID, queue: str, columns: Mapping[str, Any]
+    ) -> queue_pb2.Queue:
+        """Set columns of a queue; do nothing at all where they hold these values already."""
+        with _refusing_taken_name(columns.get("name", "")):
+            async with self._database.engine.begin() as connection:
+                before = await find_queue(connection, project_id, queue, lock=True)
+                changes = {key: new for key, new in columns.items() if before[key] != new}
+                if not changes:
+                    return queue_message(before)
+                statement = (
+                    update(queues)
+                    .where(_is(before))
+                    .values(**changes, updated_at=func.clock_timestamp())
+                    .returning(queues)
+                )
+                after = (await connection.execute(statement)).mappings().one()
+        if changes.keys() != {"description"}:
+            self._notifier.notify(QUEUES_CHANGED, str(project_id))
+        if changes.get("is_active"):
+            self._notifier.notify(WORK_READY, str(after["id"]))
+        return queue_message(after)
+
+
+def _is(row: RowMapping) -> ColumnElement[bool]:
+    return and_(queues.c.project_id == row["project_id"], queues.c.id == row["id"])
+
+
+async def _count_unfinished(connection: AsyncConnection, project_id: UUID, queue_id: UUID) -> int:
+    """How many jobs of the queue are in the table of unfinished ones; reads jobs_listing."""
+    statement = select(func.count()).where(
+        jobs.c.project_id == project_id, jobs.c.queue_id == queue_id
+    )
+    return (await connection.execute(statement)).scalar_one()
+
+
+def _not_empty(row: RowMapping, unfinished: int) -> FailedPrecondition:
+    name = row["name"]
+    message = f"queue {name} still has unfinished jobs: {unfinished}"
+    return FailedPrecondition(
+        "QUEUE_NOT_EMPTY",
+        message,
+        metadata={"queue": name, "unfinished_jobs": str(unfinished)},
+        precondition=PreconditionViolation("QUEUE_STATE", f"queues/{row['id']}", message),
+    )
+
+
+@contextmanager
+def _refusing_taken_name(name: str) -> Iterator[None]:
+    """Let the unique index decide who gets a name: two calls at once cannot both see it free."""
+    try:
+        yield
+    except IntegrityError as error:
+        cause = error.orig.__cause__ if error.orig is not None else None
+        if getattr(cause, "constraint_name", None) != "queues_name":
+            raise
+        raise AlreadyExists(
+            "QUEUE_NAME_TAKEN",
+            f"another queue of the project is named {name}",
+            metadata={"queue": name},
+        ) from None
