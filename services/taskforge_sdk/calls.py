@@ -77,51 +77,51 @@ class Batch(Generic[Item]):
 
 # A second CreateQueue would be refused with QUEUE_NAME_TAKEN, a second DeleteQueue with
 # QUEUE_NOT_FOUND, a second RetryJob with JOB_NOT_FAILED, though the first had succeeded.
-CREATE_QUEUE: Final = Rpc[queues.CreateQueueRequest, queues.CreateQueueResponse](
+CREATE_QUEUE: Final[Rpc[queues.CreateQueueRequest, queues.CreateQueueResponse]] = Rpc(
     Service.QUEUES, "CreateQueue", repeatable=False
 )
-GET_QUEUE: Final = Rpc[queues.GetQueueRequest, queues.GetQueueResponse](
+GET_QUEUE: Final[Rpc[queues.GetQueueRequest, queues.GetQueueResponse]] = Rpc(
     Service.QUEUES, "GetQueue", repeatable=True
 )
-LIST_QUEUES: Final = Rpc[queues.ListQueuesRequest, queues.ListQueuesResponse](
+LIST_QUEUES: Final[Rpc[queues.ListQueuesRequest, queues.ListQueuesResponse]] = Rpc(
     Service.QUEUES, "ListQueues", repeatable=True
 )
-UPDATE_QUEUE: Final = Rpc[queues.UpdateQueueRequest, queues.UpdateQueueResponse](
+UPDATE_QUEUE: Final[Rpc[queues.UpdateQueueRequest, queues.UpdateQueueResponse]] = Rpc(
     Service.QUEUES, "UpdateQueue", repeatable=True
 )
-DELETE_QUEUE: Final = Rpc[queues.DeleteQueueRequest, queues.DeleteQueueResponse](
+DELETE_QUEUE: Final[Rpc[queues.DeleteQueueRequest, queues.DeleteQueueResponse]] = Rpc(
     Service.QUEUES, "DeleteQueue", repeatable=False
 )
-PAUSE_QUEUE: Final = Rpc[queues.PauseQueueRequest, queues.PauseQueueResponse](
+PAUSE_QUEUE: Final[Rpc[queues.PauseQueueRequest, queues.PauseQueueResponse]] = Rpc(
     Service.QUEUES, "PauseQueue", repeatable=True
 )
-RESUME_QUEUE: Final = Rpc[queues.ResumeQueueRequest, queues.ResumeQueueResponse](
+RESUME_QUEUE: Final[Rpc[queues.ResumeQueueRequest, queues.ResumeQueueResponse]] = Rpc(
     Service.QUEUES, "ResumeQueue", repeatable=True
 )
-GET_QUEUE_STATS: Final = Rpc[queues.GetQueueStatsRequest, queues.GetQueueStatsResponse](
+GET_QUEUE_STATS: Final[Rpc[queues.GetQueueStatsRequest, queues.GetQueueStatsResponse]] = Rpc(
     Service.QUEUES, "GetQueueStats", repeatable=True
 )
 
 # Creations carry a request_id always, so that a second returns what the first made.
-CREATE_JOB: Final = Rpc[jobs.CreateJobRequest, jobs.CreateJobResponse](
+CREATE_JOB: Final[Rpc[jobs.CreateJobRequest, jobs.CreateJobResponse]] = Rpc(
     Service.JOBS, "CreateJob", repeatable=True
 )
-BATCH_CREATE_JOBS: Final = Rpc[jobs.BatchCreateJobsRequest, jobs.BatchCreateJobsResponse](
+BATCH_CREATE_JOBS: Final[Rpc[jobs.BatchCreateJobsRequest, jobs.BatchCreateJobsResponse]] = Rpc(
     Service.JOBS, "BatchCreateJobs", repeatable=True
 )
-GET_JOB: Final = Rpc[jobs.GetJobRequest, jobs.GetJobResponse](
+GET_JOB: Final[Rpc[jobs.GetJobRequest, jobs.GetJobResponse]] = Rpc(
     Service.JOBS, "GetJob", repeatable=True
 )
-LIST_JOBS: Final = Rpc[jobs.ListJobsRequest, jobs.ListJobsResponse](
+LIST_JOBS: Final[Rpc[jobs.ListJobsRequest, jobs.ListJobsResponse]] = Rpc(
     Service.JOBS, "ListJobs", repeatable=True
 )
-GET_JOB_STATS: Final = Rpc[jobs.GetJobStatsRequest, jobs.GetJobStatsResponse](
+GET_JOB_STATS: Final[Rpc[jobs.GetJobStatsRequest, jobs.GetJobStatsResponse]] = Rpc(
     Service.JOBS, "GetJobStats", repeatable=True
 )
-CANCEL_JOB: Final = Rpc[jobs.CancelJobRequest, jobs.CancelJobResponse](
+CANCEL_JOB: Final[Rpc[jobs.CancelJobRequest, jobs.CancelJobResponse]] = Rpc(
     Service.JOBS, "CancelJob", repeatable=True
 )
-RETRY_JOB: Final = Rpc[jobs.RetryJobRequest, jobs.RetryJobResponse](
+RETRY_JOB: Final[Rpc[jobs.RetryJobRequest, jobs.RetryJobResponse]] = Rpc(
     Service.JOBS, "RetryJob", repeatable=False
 )
 
