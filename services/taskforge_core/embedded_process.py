@@ -1,7 +1,6 @@
 """Child processes that die with us and run without root's rights: for the embedded Postgres."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -14,11 +13,7 @@ from pathlib import Path
 NOBODY = 65534
 """The user and group that Postgres runs as when we are root."""
 
-_PR_SET_PDEATHSIG = 1
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-
-# Loaded before any fork: a forked child must not load libraries.
-_prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
 
 def server_owner() -> int | None:
@@ -89,17 +84,12 @@ class Child:
 def _spawn(
     command: Sequence[str | Path], owner: int | None, *, stdin: int, stdout: int
 ) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        # Runs in the child after its change of user, which would have cleared the wish.
-        if _prctl is not None:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(1)
-
+    shim = Path(__file__).with_name("embedded_exec.py")
+    uid = -1 if owner is None else owner
+    # -I and -S: nothing of the user's Python environment runs, and it starts in milliseconds.
+    prefix: list[str | Path] = [sys.executable, "-I", "-S", shim, str(os.getpid()), str(uid)]
     return subprocess.Popen(
-        command,
+        [*prefix, *command],
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.STDOUT,
@@ -108,9 +98,4 @@ def _spawn(
         env=_ENVIRONMENT,
         # Ctrl-C in a terminal reaches us alone; we stop the server when we are done with it.
         start_new_session=True,
-        user=owner,
-        group=owner,
-        extra_groups=None if owner is None else [],
-        # After a fork in a process with threads only what takes no lock may run; prctl does not.
-        preexec_fn=die_with_parent,  # noqa: PLW1509
     )

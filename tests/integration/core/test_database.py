@@ -97,7 +97,7 @@ async def test_it_opens_while_the_database_is_away_and_says_so() -> None:
     away = await Database.open(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing"))
     try:
         assert not await away.ready()
-        with pytest.raises(OSError) as refused:
+        with pytest.raises(ConnectionRefusedError) as refused:
             await away.hot.fetchval("SELECT 1")
         error = translate_database_error(refused.value)
         assert isinstance(error, Unavailable)
@@ -134,16 +134,15 @@ async def test_behind_a_pooler_nothing_is_prepared_by_name(settings: Settings) -
         ("SELECT pg_terminate_backend(pg_backend_pid())", Unavailable),
         ("SELECT * FROM no_such_table", Unavailable),
         ("SELECT nonsense", Internal),
-        ("INSERT INTO projects (id, organisation_id, name) SELECT * FROM "
-         "(SELECT id, organisation_id, name FROM projects) AS again", Internal),
+        ("INSERT INTO projects SELECT * FROM projects", Internal),
     ],
-)  # fmt: skip
+)
 async def test_each_way_translates_to_the_same_error(
     database: Database, statement: str, expected: type[Exception]
 ) -> None:
     with pytest.raises(Exception) as hot:  # noqa: PT011 - the driver's classes vary
         await database.hot.execute(statement)
-    with pytest.raises(Exception) as browsed:  # noqa: PT011, PT012
+    with pytest.raises(Exception) as browsed:  # noqa: PT011
         async with database.engine.connect() as connection:
             await connection.execute(text(statement))
     for raised in (hot.value, browsed.value):
