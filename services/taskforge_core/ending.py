@@ -97,7 +97,7 @@ async def end_leases(
 
 
 def leased_job(row: Record) -> LeasedJob:
-    """A row of `lock_leases` as the decision wants it, with the defaults of unset queue settings."""
+    """A row of `lock_leases` as the decision wants it; unset queue settings mean the defaults."""
     return LeasedJob(
         id=row["id"],
         queue_id=row["queue_id"],

@@ -1,11 +1,12 @@
 """Where a job can stand, and every way from one status to another.
 
 ```
-              create                        lease                      success
-   ────────────────────────▶ PENDING ───────────────▶ PROCESSING ───────────▶ SUCCEEDED
-        │ scheduled_for > now    ▲   ▲                  │   │  │
-        ▼                        │   │ release, undelivered │  └─ failure, attempts left ─▶ SCHEDULED
-    SCHEDULED ─────── due ───────┘   └──────────────────┘   └─ failure, none left ─▶ FAILED
+            create                       lease                    success
+  ───────────────────────▶ PENDING ──────────────▶ PROCESSING ──────────▶ SUCCEEDED
+       │ scheduled_for > now   ▲   ▲                │   │  │
+       ▼                       │   │ release,       │   │  └─ failure, attempts left ─▶ SCHEDULED
+   SCHEDULED ────── due ───────┘   │ undelivered    │   │
+                                   └────────────────┘   └─ failure, none left ─▶ FAILED
 ```
 
 A waiting job is cancelled at once, a running one when its worker settles it. Retrying by hand takes

@@ -54,7 +54,7 @@ async def finish_jobs(
     *,
     answered: bool,
 ) -> list[Record]:
-    """See `finish_jobs.sql`. Returns `id, lease_seq, queue_id, session_id, status` of what ended."""
+    """See `finish_jobs.sql`. Returns `id, lease_seq, queue_id, session_id, status`."""
     return await executor.fetch(
         _statements["finish_jobs"],
         project_id,

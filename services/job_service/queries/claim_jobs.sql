@@ -1,0 +1,63 @@
+-- Leases jobs to sessions: of the picked candidates those that are still ready and that no other
+-- claim has locked.
+--
+-- Guarantee: status and queue are checked again under the row's lock, and a row locked by another
+-- claim is skipped instead of waited for; each lease gets a number that no lease had before.
+-- Index: jobs_pkey, two probes a job; queues_pkey.
+--
+-- $1 project_id, $2 job ids, $3 session ids, $4 worker ids (aligned)
+WITH chosen AS MATERIALIZED (
+    SELECT given.id, given.session_id, given.worker_id, queue.timeout
+    FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS given (id, session_id, worker_id)
+    CROSS JOIN LATERAL (
+        SELECT candidate.queue_id
+        FROM taskforge.jobs AS candidate
+        WHERE candidate.project_id = $1 AND candidate.id = given.id AND candidate.status = 1
+        FOR UPDATE SKIP LOCKED
+    ) AS job
+    JOIN taskforge.queues AS queue
+        ON queue.project_id = $1 AND queue.id = job.queue_id
+        AND queue.is_active AND queue.deleted_at IS NULL
+), leased AS (
+    UPDATE taskforge.jobs AS job
+    SET status = 3,
+        attempt_count = job.attempt_count + 1,
+        lease_seq = nextval('taskforge.lease_seq'),
+        last_seq = NULL,
+        last_status = NULL,
+        session_id = chosen.session_id,
+        worker_id = chosen.worker_id,
+        started_at = moment.now,
+        updated_at = moment.now,
+        timeout_at = moment.now + coalesce(job.timeout, chosen.timeout)
+    FROM chosen, (SELECT clock_timestamp() AS now) AS moment
+    WHERE job.project_id = $1 AND job.id = chosen.id
+    RETURNING job.*
+), counted AS (
+    INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
+    SELECT $1, queue_id, change.status, change.sign * count(*)
+    FROM leased, (VALUES (1, -1), (3, 1)) AS change (status, sign)
+    GROUP BY queue_id, change.status, change.sign
+)
+SELECT
+    id::text AS id,
+    queue_id::text AS queue_id,
+    session_id,
+    lease_seq,
+    job_type,
+    payload::text AS payload,
+    payload_bytes,
+    priority,
+    max_attempts,
+    attempt_count,
+    (extract(epoch FROM created_at) * 1000000)::bigint AS created_at,
+    (extract(epoch FROM started_at) * 1000000)::bigint AS started_at,
+    (extract(epoch FROM scheduled_for) * 1000000)::bigint AS scheduled_for,
+    (extract(epoch FROM timeout_at) * 1000000)::bigint AS timeout_at,
+    timeout,
+    worker_id,
+    progress::text AS progress,
+    labels::text AS labels,
+    traceparent,
+    tracestate
+FROM leased

@@ -1,0 +1,62 @@
+-- Creates jobs: each whose queue takes it now and whose request_id is new, or that has none.
+--
+-- Guarantee: the queue's rule is read in the statement that inserts, so a pause, a lower payload
+-- limit or a deletion binds every insert that begins after its commit. A job, the memory of its
+-- request_id and the counts come into being together. What is missing from the answer was refused
+-- or is a repetition; nothing of it was written.
+-- All jobs of the statement have one created_at, so their ids, which ascend, give their order.
+-- Index: queues_pkey, request_ids_pkey.
+--
+-- $1 project_id; aligned arrays: $2 ids, $3 queue ids, $4 job types, $5 payloads (JSON),
+-- $6 payload bytes, $7 priorities, $8 max attempts (NULL: the queue's), $9 scheduled for, $10 timeouts,
+-- $11 labels (JSON), $12 traceparents, $13 tracestates, $14 request ids, $15 content hashes
+WITH item AS MATERIALIZED (
+    SELECT
+        given.*,
+        coalesce(given.max_attempts, coalesce(queue.max_retries, 2) + 1) AS attempts_allowed,
+        moment.now,
+        (CASE WHEN given.scheduled_for > moment.now THEN 2 ELSE 1 END)::smallint AS status
+    FROM unnest(
+        $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::smallint[],
+        $8::integer[], $9::timestamptz[], $10::interval[], $11::text[], $12::text[], $13::text[],
+        $14::text[], $15::bytea[]
+    ) AS given (
+        id, queue_id, job_type, payload, payload_bytes, priority, max_attempts, scheduled_for,
+        timeout, labels, traceparent, tracestate, request_id, content_hash
+    )
+    JOIN taskforge.queues AS queue
+        ON queue.project_id = $1 AND queue.id = given.queue_id
+    CROSS JOIN (SELECT clock_timestamp() AS now) AS moment
+    WHERE queue.deleted_at IS NULL
+      AND queue.is_active
+      AND given.payload_bytes <= coalesce(queue.max_payload_bytes, 262144)
+), remembered AS (
+    INSERT INTO taskforge.request_ids (project_id, request_id, content_hash, job_ids)
+    SELECT $1, request_id, content_hash, ARRAY[id]
+    FROM item
+    WHERE request_id IS NOT NULL
+    ORDER BY request_id
+    ON CONFLICT DO NOTHING
+    RETURNING job_ids[1] AS id
+), made AS (
+    INSERT INTO taskforge.jobs (
+        project_id, id, queue_id, created_at, updated_at, scheduled_for, max_attempts,
+        payload_bytes, status, priority, timeout, job_type, payload, labels, traceparent, tracestate
+    )
+    SELECT
+        $1, id, queue_id, now, now, scheduled_for, attempts_allowed,
+        payload_bytes, status, priority, timeout, job_type, payload::json, labels::jsonb,
+        traceparent, tracestate
+    FROM item
+    WHERE request_id IS NULL OR id IN (SELECT id FROM remembered)
+    RETURNING id, queue_id, status, max_attempts, created_at
+), counted AS (
+    INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
+    SELECT $1, queue_id, status, count(*) FROM made GROUP BY queue_id, status
+)
+SELECT
+    id,
+    status,
+    max_attempts,
+    (extract(epoch FROM created_at) * 1000000)::bigint AS created_at
+FROM made

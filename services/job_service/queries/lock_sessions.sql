@@ -1,0 +1,39 @@
+-- Locks the sessions that a claim is for, and tells which may take jobs.
+--
+-- Guarantee: a session whose current call is not the given one, that was rescued and has not spoken
+-- since, or whose leases have expired, may take nothing; and none of this can change until this
+-- transaction ends. A session that holds nothing needs no heartbeat: its clock starts here.
+-- Index: sessions_pkey, jobs_held (one probe a session).
+--
+-- $1 project_id, $2 session ids, $3 call ids
+WITH locked AS MATERIALIZED (
+    SELECT
+        session.session_id,
+        session.call_id = ANY($3::uuid[]) AS is_current,
+        session.must_heartbeat,
+        session.expires_at,
+        NOT EXISTS (
+            SELECT FROM taskforge.jobs AS job
+            WHERE job.project_id = $1 AND job.session_id = session.session_id AND job.status = 3
+        ) AS is_empty
+    FROM taskforge.sessions AS session
+    WHERE session.project_id = $1 AND session.session_id = ANY($2::uuid[])
+    ORDER BY session.session_id
+    FOR NO KEY UPDATE
+), started AS (
+    UPDATE taskforge.sessions AS session
+    SET expires_at = clock_timestamp() + session.lease_duration
+    FROM locked
+    WHERE locked.is_current AND NOT locked.must_heartbeat AND locked.is_empty
+      AND session.project_id = $1 AND session.session_id = locked.session_id
+    RETURNING session.session_id, session.expires_at
+)
+SELECT
+    locked.session_id,
+    locked.is_current,
+    (extract(epoch FROM coalesce(started.expires_at, locked.expires_at)) * 1000000)::bigint AS expires_at,
+    locked.is_current
+        AND NOT locked.must_heartbeat
+        AND (locked.is_empty OR locked.expires_at > clock_timestamp()) AS may_take
+FROM locked
+LEFT JOIN started ON started.session_id = locked.session_id

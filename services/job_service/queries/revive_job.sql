@@ -1,0 +1,29 @@
+-- Brings a failed job back from history, ready at once.
+--
+-- Guarantee: the row leaves history in the statement that puts it among the waiting ones, so it is
+-- always in exactly one of the two; the counts change with it. No row: it is not FAILED any more.
+-- Index: job_history_key, one probe a partition.
+--
+-- $1 project_id, $2 job id, $3 attempts to add
+WITH gone AS (
+    DELETE FROM taskforge.job_history
+    WHERE project_id = $1 AND id = $2 AND status = 5
+    RETURNING *
+), made AS (
+    INSERT INTO taskforge.jobs (
+        project_id, id, queue_id, created_at, updated_at, scheduled_for, started_at, attempt_count,
+        max_attempts, payload_bytes, status, priority, timeout, job_type, worker_id, payload,
+        progress, attempts, labels, traceparent, tracestate
+    )
+    SELECT
+        project_id, id, queue_id, created_at, clock_timestamp(), scheduled_for, started_at,
+        attempt_count, max_attempts + $3, payload_bytes, 1, priority, timeout, job_type, worker_id,
+        payload, progress, attempts, labels, traceparent, tracestate
+    FROM gone
+    RETURNING queue_id
+), counted AS (
+    INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
+    SELECT $1, queue_id, change.status, change.n
+    FROM made, (VALUES (5, -1), (1, 1)) AS change (status, n)
+)
+SELECT queue_id FROM made

@@ -1,0 +1,140 @@
+"""Lets calls that arrive while a transaction is in flight ride together in the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from taskforge_core.database_errors import (
+    DATABASE_EXCEPTIONS,
+    is_conflict,
+    is_data_error,
+    translate_database_error,
+)
+from taskforge_core.errors import TaskForgeError
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+Run = Callable[[UUID, list[Item]], Awaitable[Sequence[Answer | TaskForgeError]]]
+"""Does the work of one batch in one transaction: the project, its items, one answer an item."""
+
+MAX_IN_FLIGHT = 2
+"""While one batch waits for its commit the next one can be prepared; more only make them smaller."""
+
+
+@dataclass(slots=True)
+class _Call(Generic[Item, Answer]):
+    items: Sequence[Item]
+    answers: "asyncio.Future[Sequence[Answer | TaskForgeError]]"
+
+
+class Batcher(Generic[Item, Answer]):
+    """Collects the items of concurrent calls into batches, one project each.
+
+    There is no timer: an item that comes while nothing is in flight starts at once, so an idle
+    system pays nothing, and a busy one finds its batches filled by the time the last one took.
+    Projects take turns, so that one with many calls cannot hold up the others.
+
+    A batch that fails on its data, on a deadlock or on a lock timeout is halved and run again, down
+    to the single item: one bad item never fails its neighbours.
+    """
+
+    def __init__(self, run: "Run[Item, Answer]", *, max_items: int = 1000) -> None:
+        """`run` gets at most `max_items` items, or one call's items where those are more."""
+        self._run = run
+        self._max_items = max_items
+        self._waiting: dict[UUID, deque[_Call[Item, Answer]]] = {}
+        self._turns: deque[UUID] = deque()
+        self._in_flight: set[asyncio.Task[None]] = set()
+
+    async def submit_all(
+        self, project_id: UUID, items: Sequence[Item]
+    ) -> Sequence[Answer | TaskForgeError]:
+        """Run the items in some batch; an item's answer may be the error that it alone met.
+
+        The work is done even when the caller stops waiting for it.
+        """
+        answers: asyncio.Future[Sequence[Answer | TaskForgeError]]
+        answers = asyncio.get_running_loop().create_future()
+        calls = self._waiting.get(project_id)
+        if calls is None:
+            calls = self._waiting[project_id] = deque()
+            self._turns.append(project_id)
+        calls.append(_Call(items, answers))
+        self._start_batches()
+        return await answers
+
+    async def submit(self, project_id: UUID, item: Item) -> Answer:
+        """Run one item in some batch.
+
+        Raises:
+            TaskForgeError: What the item met.
+        """
+        answer = (await self.submit_all(project_id, (item,)))[0]
+        if isinstance(answer, TaskForgeError):
+            raise answer
+        return answer
+
+    async def idle(self) -> None:
+        """Wait until everything that was submitted is answered."""
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    def _start_batches(self) -> None:
+        while self._turns and len(self._in_flight) < MAX_IN_FLIGHT:
+            project_id = self._turns.popleft()
+            calls = self._waiting[project_id]
+            batch = [calls.popleft()]
+            size = len(batch[0].items)
+            while calls and size + len(calls[0].items) <= self._max_items:
+                call = calls.popleft()
+                size += len(call.items)
+                batch.append(call)
+            if calls:
+                self._turns.append(project_id)
+            else:
+                del self._waiting[project_id]
+            task = asyncio.create_task(self._answer(project_id, batch), name="batch")
+            self._in_flight.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._in_flight.discard(task)
+        self._start_batches()
+
+    async def _answer(self, project_id: UUID, batch: list[_Call[Item, Answer]]) -> None:
+        items = [item for call in batch for item in call.items]
+        try:
+            answers = await self._run_or_halve(project_id, items)
+        except BaseException as error:
+            for call in batch:
+                if not call.answers.done():
+                    call.answers.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        start = 0
+        for call in batch:
+            end = start + len(call.items)
+            # A caller that was cancelled no longer waits.
+            if not call.answers.done():
+                call.answers.set_result(answers[start:end])
+            start = end
+
+    async def _run_or_halve(
+        self, project_id: UUID, items: list[Item]
+    ) -> Sequence[Answer | TaskForgeError]:
+        try:
+            return await self._run(project_id, items)
+        except DATABASE_EXCEPTIONS as error:
+            if not (is_data_error(error) or is_conflict(error)):
+                raise
+            if len(items) == 1:
+                return [translate_database_error(error)]
+        middle = len(items) // 2
+        first = await self._run_or_halve(project_id, items[:middle])
+        second = await self._run_or_halve(project_id, items[middle:])
+        return [*first, *second]
