@@ -91,3 +91,10 @@ async def return_jobs(
         failures,
         answered,
     )
+
+
+async def cancel_waiting_jobs(
+    executor: Executor, project_id: UUID, ids: Sequence[str]
+) -> list[Record]:
+    """See `cancel_waiting_jobs.sql`. Give `ids` ascending. Returns `id, queue_id`."""
+    return await executor.fetch(_statements["cancel_waiting_jobs"], project_id, ids)

@@ -1,0 +1,34 @@
+-- Cancels waiting jobs: moves each named one that is not leased from jobs to job_history.
+--
+-- Guarantee: that no lease exists is checked in the statement that removes the row, so a running job
+-- is never touched; the row, its history and the counts change together. What comes back was
+-- cancelled here. A settle that was answered before stays answered (last_seq, last_status).
+-- Index: jobs_pkey, one probe a job (lease_seq is null exactly while a job waits; a condition on the
+-- status would invite the planner to walk a partial index).
+--
+-- $1 project_id, $2 job ids (ascending)
+WITH gone AS (
+    DELETE FROM taskforge.jobs AS job
+    USING unnest($2::uuid[]) AS named (id)
+    WHERE job.project_id = $1 AND job.id = named.id AND job.lease_seq IS NULL
+    RETURNING job.*
+), filed AS (
+    INSERT INTO taskforge.job_history (
+        project_id, id, queue_id, created_at, updated_at, completed_at, scheduled_for, started_at,
+        cancel_requested_at, last_seq, last_status, attempt_count, max_attempts, payload_bytes,
+        status, priority, timeout, job_type, worker_id, payload, progress, attempts, labels,
+        traceparent, tracestate
+    )
+    SELECT
+        project_id, id, queue_id, created_at, moment.now, moment.now, scheduled_for, started_at,
+        moment.now, last_seq, last_status, attempt_count, max_attempts, payload_bytes,
+        6, priority, timeout, job_type, worker_id, payload, progress, attempts, labels,
+        traceparent, tracestate
+    FROM gone, (SELECT clock_timestamp() AS now) AS moment
+), counted AS (
+    INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
+    SELECT $1, queue_id, status, -count(*) FROM gone GROUP BY queue_id, status
+    UNION ALL
+    SELECT $1, queue_id, 6, count(*) FROM gone GROUP BY queue_id
+)
+SELECT id::text AS id, queue_id FROM gone
