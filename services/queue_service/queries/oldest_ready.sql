@@ -3,7 +3,7 @@
 --
 -- The priority is given as a range and ordered by, although it is a single value: so only
 -- jobs_ready has the order, and no statistics make the planner walk jobs_listing instead.
-SELECT greatest(clock_timestamp() - min(oldest.created_at), interval '0') AS age
+SELECT greatest(clock_timestamp(), min(oldest.created_at)) - min(oldest.created_at) AS age
 FROM generate_series(0, 9) AS level (priority)
 CROSS JOIN LATERAL (
     SELECT job.created_at

@@ -1,0 +1,434 @@
+"""Making, showing, changing, pausing and deleting queues, over a real server."""
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from grpc import StatusCode
+from tests.support.refusals import expect_error
+from tests.support.rows import insert_jobs, insert_project
+from tests.support.stubs import QueueStub
+
+from taskforge.v1 import queue_pb2
+from taskforge.v1 import queue_service_pb2 as pb
+from taskforge_core.database import Database
+from taskforge_core.ids import DEFAULT_PROJECT_ID
+from taskforge_core.statuses import FINISHED, UNFINISHED, JobStatus
+
+SETTINGS = queue_pb2.QueueSettings(
+    max_retries=0,
+    timeout=Duration(seconds=90),
+    retry_delay=Duration(seconds=1, nanos=500_000_000),
+    max_retry_delay=Duration(seconds=604_800),
+    backoff_multiplier=1.5,
+    retry_jitter=0.0,
+    max_payload_bytes=1_048_576,
+)
+
+
+async def make(stub: QueueStub, name: str = "emails") -> queue_pb2.Queue:
+    return (await stub.CreateQueue(pb.CreateQueueRequest(name=name))).queue
+
+
+async def get(stub: QueueStub, queue: str) -> queue_pb2.Queue:
+    return (await stub.GetQueue(pb.GetQueueRequest(queue=queue))).queue
+
+
+def update(queue: str, *paths: str, **fields: object) -> pb.UpdateQueueRequest:
+    return pb.UpdateQueueRequest(
+        queue=queue,
+        update_mask=FieldMask(paths=paths),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+# -- Create and get ------------------------------------------------------------------------------
+
+
+async def test_a_new_queue_has_the_defaults_and_is_open(queue_stub: QueueStub) -> None:
+    queue = await make(queue_stub)
+    assert queue.name == "emails"
+    assert UUID(queue.id).version == 7
+    assert queue.project_id == str(DEFAULT_PROJECT_ID)
+    assert queue.description == ""
+    assert queue.priority == 0
+    assert queue.settings == queue_pb2.QueueSettings()
+    assert queue.is_active
+    age = queue.updated_at.ToDatetime() - queue.created_at.ToDatetime()
+    assert timedelta(0) <= age < timedelta(seconds=1)
+
+
+async def test_a_new_queue_is_as_it_was_asked_for(queue_stub: QueueStub) -> None:
+    request = pb.CreateQueueRequest(
+        name="a/b:c.d_e-F9", description="für alle ✉", priority=9, settings=SETTINGS
+    )
+    queue = (await queue_stub.CreateQueue(request)).queue
+    assert queue.name == "a/b:c.d_e-F9"
+    assert queue.description == "für alle ✉"
+    assert queue.priority == 9
+    assert queue.settings == SETTINGS
+    assert await get(queue_stub, queue.id) == queue
+
+
+async def test_a_queue_is_found_by_id_in_any_case_and_by_name(queue_stub: QueueStub) -> None:
+    queue = await make(queue_stub)
+    assert await get(queue_stub, "emails") == queue
+    assert await get(queue_stub, queue.id) == queue
+    assert await get(queue_stub, queue.id.upper()) == queue
+
+
+async def test_names_tell_upper_from_lower_case(queue_stub: QueueStub) -> None:
+    await make(queue_stub, "emails")
+    upper = await make(queue_stub, "Emails")
+    assert (await get(queue_stub, "Emails")).id == upper.id
+
+
+async def test_a_second_queue_of_a_name_is_refused(queue_stub: QueueStub) -> None:
+    await make(queue_stub)
+    refusal = await expect_error(make(queue_stub), StatusCode.ALREADY_EXISTS, "QUEUE_NAME_TAKEN")
+    assert refusal.metadata == {"queue": "emails"}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.CreateQueueRequest(name=""),
+        pb.CreateQueueRequest(name="-emails"),
+        pb.CreateQueueRequest(name="two words"),
+        pb.CreateQueueRequest(name="x" * 101),
+        pb.CreateQueueRequest(name="emails\n"),
+        pb.CreateQueueRequest(name="019ab2e4-0000-7000-8000-00000000ABCD"),
+    ],
+)
+async def test_a_bad_name_is_refused(
+    queue_stub: QueueStub, request_: pb.CreateQueueRequest
+) -> None:
+    refusal = await expect_error(
+        queue_stub.CreateQueue(request_), StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
+    )
+    assert list(refusal.field_violations) == ["name"]
+
+
+@pytest.mark.parametrize(
+    ("field", "request_"),
+    [
+        ("project_id", pb.CreateQueueRequest(name="q", project_id="default")),
+        ("description", pb.CreateQueueRequest(name="q", description="x" * 1001)),
+        ("description", pb.CreateQueueRequest(name="q", description="\0")),
+        ("priority", pb.CreateQueueRequest(name="q", priority=-1)),
+        ("priority", pb.CreateQueueRequest(name="q", priority=10)),
+        (
+            "settings.max_retries",
+            pb.CreateQueueRequest(name="q", settings=queue_pb2.QueueSettings(max_retries=100)),
+        ),
+        (
+            "settings.timeout",
+            pb.CreateQueueRequest(name="q", settings=queue_pb2.QueueSettings(timeout=Duration())),
+        ),
+        (
+            "settings.retry_delay",
+            pb.CreateQueueRequest(
+                name="q", settings=queue_pb2.QueueSettings(retry_delay=Duration(seconds=-1))
+            ),
+        ),
+        (
+            "settings.max_retry_delay",
+            pb.CreateQueueRequest(
+                name="q",
+                settings=queue_pb2.QueueSettings(max_retry_delay=Duration(seconds=604_801)),
+            ),
+        ),
+        (
+            "settings.backoff_multiplier",
+            pb.CreateQueueRequest(
+                name="q", settings=queue_pb2.QueueSettings(backoff_multiplier=float("nan"))
+            ),
+        ),
+        (
+            "settings.retry_jitter",
+            pb.CreateQueueRequest(name="q", settings=queue_pb2.QueueSettings(retry_jitter=1.01)),
+        ),
+        (
+            "settings.max_payload_bytes",
+            pb.CreateQueueRequest(name="q", settings=queue_pb2.QueueSettings(max_payload_bytes=0)),
+        ),
+    ],
+)
+async def test_a_field_beyond_its_limit_is_named(
+    queue_stub: QueueStub, field: str, request_: pb.CreateQueueRequest
+) -> None:
+    refusal = await expect_error(
+        queue_stub.CreateQueue(request_), StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
+    )
+    assert list(refusal.field_violations) == [field]
+
+
+# -- Update --------------------------------------------------------------------------------------
+
+
+async def test_only_what_the_mask_names_is_changed(queue_stub: QueueStub) -> None:
+    before = await make(queue_stub)
+    request = update(
+        "emails", "priority", name="letters", description="new", priority=7, settings=SETTINGS
+    )
+    after = (await queue_stub.UpdateQueue(request)).queue
+    expected = queue_pb2.Queue()
+    expected.CopyFrom(before)
+    expected.priority = 7
+    expected.updated_at.CopyFrom(after.updated_at)
+    assert after == expected
+    assert after.updated_at.ToNanoseconds() > before.updated_at.ToNanoseconds()
+    assert await get(queue_stub, before.id) == after
+
+
+async def test_every_path_can_be_changed_at_once(queue_stub: QueueStub) -> None:
+    await make(queue_stub)
+    request = update(
+        "emails",
+        *("name", "description", "priority", "settings", "is_active"),
+        name="letters",
+        description="new",
+        priority=7,
+        settings=SETTINGS,
+        is_active=False,
+    )
+    queue = (await queue_stub.UpdateQueue(request)).queue
+    assert (queue.name, queue.description, queue.priority) == ("letters", "new", 7)
+    assert queue.settings == SETTINGS
+    assert not queue.is_active
+    await expect_error(get(queue_stub, "emails"), StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
+
+
+async def test_one_setting_is_changed_or_goes_back_to_its_default(queue_stub: QueueStub) -> None:
+    await queue_stub.CreateQueue(pb.CreateQueueRequest(name="emails", settings=SETTINGS))
+    request = update(
+        "emails",
+        *("settings.max_retries", "settings.timeout"),
+        settings=queue_pb2.QueueSettings(max_retries=5, max_payload_bytes=1),
+    )
+    settings = (await queue_stub.UpdateQueue(request)).queue.settings
+    expected = queue_pb2.QueueSettings()
+    expected.CopyFrom(SETTINGS)
+    expected.max_retries = 5
+    expected.ClearField("timeout")
+    assert settings == expected
+
+
+async def test_settings_in_the_mask_replace_all_of_them(queue_stub: QueueStub) -> None:
+    await queue_stub.CreateQueue(pb.CreateQueueRequest(name="emails", settings=SETTINGS))
+    only = queue_pb2.QueueSettings(retry_jitter=0.5)
+    assert (
+        await queue_stub.UpdateQueue(update("emails", "settings", settings=only))
+    ).queue.settings == only
+    cleared = (await queue_stub.UpdateQueue(update("emails", "settings"))).queue
+    assert cleared.settings == queue_pb2.QueueSettings()
+
+
+async def test_an_update_to_what_is_so_already_changes_nothing(queue_stub: QueueStub) -> None:
+    before = await make(queue_stub)
+    after = (await queue_stub.UpdateQueue(update("emails", "name", name="emails"))).queue
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("paths", "wrong"),
+    [
+        ([], ""),
+        (["id"], "id"),
+        (["priority", "created_at"], "created_at"),
+        (["settings."], "settings."),
+        (["settings.unknown"], "settings.unknown"),
+        (["*"], "*"),
+        (["Name"], "Name"),
+    ],
+)
+async def test_a_mask_that_cannot_be_followed_is_refused(
+    queue_stub: QueueStub, paths: list[str], wrong: str
+) -> None:
+    before = await make(queue_stub)
+    refusal = await expect_error(
+        queue_stub.UpdateQueue(update("emails", *paths, priority=5)),
+        StatusCode.INVALID_ARGUMENT,
+        "INVALID_UPDATE_MASK",
+    )
+    assert refusal.metadata == {"path": wrong}
+    assert await get(queue_stub, "emails") == before
+
+
+async def test_a_missing_or_endless_mask_is_refused(queue_stub: QueueStub) -> None:
+    await make(queue_stub)
+    for request in (
+        pb.UpdateQueueRequest(queue="emails", priority=5),
+        update("emails", *["priority"] * 21),
+    ):
+        refusal = await expect_error(
+            queue_stub.UpdateQueue(request), StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
+        )
+        assert list(refusal.field_violations) == ["update_mask"]
+
+
+@pytest.mark.parametrize("name", ["", "019ab2e4-0000-7000-8000-000000000000"])
+async def test_a_queue_cannot_be_renamed_to_nothing_or_to_an_id(
+    queue_stub: QueueStub, name: str
+) -> None:
+    await make(queue_stub)
+    refusal = await expect_error(
+        queue_stub.UpdateQueue(update("emails", "name", name=name)),
+        StatusCode.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+    )
+    assert list(refusal.field_violations) == ["name"]
+
+
+async def test_a_queue_cannot_be_renamed_to_a_taken_name(queue_stub: QueueStub) -> None:
+    await make(queue_stub)
+    await make(queue_stub, "letters")
+    refusal = await expect_error(
+        queue_stub.UpdateQueue(update("letters", "name", name="emails")),
+        StatusCode.ALREADY_EXISTS,
+        "QUEUE_NAME_TAKEN",
+    )
+    assert refusal.metadata == {"queue": "emails"}
+
+
+# -- Pause and resume ----------------------------------------------------------------------------
+
+
+async def test_pausing_and_resuming_can_be_repeated(queue_stub: QueueStub) -> None:
+    queue = await make(queue_stub)
+    paused = (await queue_stub.PauseQueue(pb.PauseQueueRequest(queue="emails"))).queue
+    assert not paused.is_active
+    assert paused.updated_at.ToNanoseconds() > queue.updated_at.ToNanoseconds()
+    again = (await queue_stub.PauseQueue(pb.PauseQueueRequest(queue=queue.id))).queue
+    assert again == paused
+
+    resumed = (await queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue="emails"))).queue
+    assert resumed.is_active
+    assert resumed.updated_at.ToNanoseconds() > paused.updated_at.ToNanoseconds()
+    again = (await queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue=queue.id))).queue
+    assert again == resumed
+
+
+async def test_is_active_is_the_same_as_pause_and_resume(queue_stub: QueueStub) -> None:
+    await make(queue_stub)
+    paused = (await queue_stub.UpdateQueue(update("emails", "is_active"))).queue
+    assert not paused.is_active
+    assert (await queue_stub.PauseQueue(pb.PauseQueueRequest(queue="emails"))).queue == paused
+    await queue_stub.UpdateQueue(update("emails", "is_active", is_active=True))
+    assert (await get(queue_stub, "emails")).is_active
+
+
+# -- Delete --------------------------------------------------------------------------------------
+
+
+async def test_a_deleted_queue_is_gone_for_every_call(queue_stub: QueueStub) -> None:
+    queue = await make(queue_stub)
+    await queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue="emails"))
+    for name in ("emails", queue.id):
+        for call in (
+            get(queue_stub, name),
+            queue_stub.UpdateQueue(update(name, "priority", priority=1)),
+            queue_stub.PauseQueue(pb.PauseQueueRequest(queue=name)),
+            queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue=name)),
+            queue_stub.GetQueueStats(pb.GetQueueStatsRequest(queue=name)),
+            queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue=name)),
+        ):
+            refusal = await expect_error(call, StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
+            assert refusal.metadata == {"queue": name}
+    assert not (await queue_stub.ListQueues(pb.ListQueuesRequest())).queues
+
+
+async def test_the_name_of_a_deleted_queue_is_free(queue_stub: QueueStub) -> None:
+    old = await make(queue_stub)
+    await queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue="emails"))
+    new = await make(queue_stub)
+    assert new.id != old.id
+    assert (await get(queue_stub, "emails")).id == new.id
+
+
+@pytest.mark.parametrize("status", sorted(UNFINISHED))
+async def test_a_queue_with_an_unfinished_job_cannot_be_deleted(
+    queue_stub: QueueStub, database: Database, status: JobStatus
+) -> None:
+    queue = await make(queue_stub)
+    await insert_jobs(database.hot, UUID(queue.id), status, priorities=[0, 5])
+    refusal = await expect_error(
+        queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue="emails")),
+        StatusCode.FAILED_PRECONDITION,
+        "QUEUE_NOT_EMPTY",
+    )
+    assert refusal.metadata == {"queue": "emails", "unfinished_jobs": "2"}
+    [violation] = refusal.preconditions
+    assert violation.subject == f"queues/{queue.id}"
+    assert await get(queue_stub, "emails") == queue
+
+
+async def test_finished_jobs_do_not_keep_a_queue(queue_stub: QueueStub, database: Database) -> None:
+    queue = await make(queue_stub)
+    other = await make(queue_stub, "other")
+    for status in FINISHED:
+        await insert_jobs(database.hot, UUID(queue.id), status)
+    await insert_jobs(database.hot, UUID(other.id))
+    await queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue="emails"))
+    assert (await get(queue_stub, "other")) == other
+
+
+# -- Projects ------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_project_is_refused_by_every_call(queue_stub: QueueStub) -> None:
+    await make(queue_stub)
+    unknown = str(uuid4())
+    named = {"project_id": unknown, "queue": "emails"}
+    mask = FieldMask(paths=["priority"])
+    for call in (
+        queue_stub.CreateQueue(pb.CreateQueueRequest(project_id=unknown, name="q")),
+        queue_stub.GetQueue(pb.GetQueueRequest(**named)),
+        queue_stub.ListQueues(pb.ListQueuesRequest(project_id=unknown)),
+        queue_stub.UpdateQueue(
+            pb.UpdateQueueRequest(project_id=unknown, queue="emails", update_mask=mask)
+        ),
+        queue_stub.DeleteQueue(pb.DeleteQueueRequest(**named)),
+        queue_stub.PauseQueue(pb.PauseQueueRequest(**named)),
+        queue_stub.ResumeQueue(pb.ResumeQueueRequest(**named)),
+        queue_stub.GetQueueStats(pb.GetQueueStatsRequest(**named)),
+    ):
+        refusal = await expect_error(call, StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND")
+        assert refusal.metadata == {"project": unknown}
+
+
+async def test_projects_do_not_see_each_others_queues(
+    queue_stub: QueueStub, database: Database
+) -> None:
+    other = str(await insert_project(database.hot))
+    ours = await make(queue_stub)
+    theirs = (
+        await queue_stub.CreateQueue(pb.CreateQueueRequest(project_id=other, name="emails"))
+    ).queue
+    assert theirs.project_id == other
+    assert (await get(queue_stub, "emails")).id == ours.id
+    await expect_error(get(queue_stub, theirs.id), StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
+    await expect_error(
+        queue_stub.DeleteQueue(pb.DeleteQueueRequest(project_id=other, queue=ours.id)),
+        StatusCode.NOT_FOUND,
+        "QUEUE_NOT_FOUND",
+    )
+    listed = await queue_stub.ListQueues(pb.ListQueuesRequest(project_id=other))
+    assert [queue.id for queue in listed.queues] == [theirs.id]
+    listed = await queue_stub.ListQueues(pb.ListQueuesRequest(project_id=ours.project_id.upper()))
+    assert [queue.id for queue in listed.queues] == [ours.id]
+
+
+async def test_a_queue_must_be_named(queue_stub: QueueStub) -> None:
+    for call in (
+        queue_stub.GetQueue(pb.GetQueueRequest()),
+        queue_stub.UpdateQueue(update("", "priority")),
+        queue_stub.DeleteQueue(pb.DeleteQueueRequest()),
+        queue_stub.PauseQueue(pb.PauseQueueRequest()),
+        queue_stub.ResumeQueue(pb.ResumeQueueRequest()),
+        queue_stub.GetQueueStats(pb.GetQueueStatsRequest()),
+    ):
+        refusal = await expect_error(call, StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        assert list(refusal.field_violations) == ["queue"]
