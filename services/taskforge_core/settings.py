@@ -60,16 +60,18 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        # An address may hold a password.
+        hide_input_in_errors=True,
         use_attribute_docstrings=True,
     )
 
     # -- Database ---------------------------------------------------------------------------
 
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
     """`postgresql://user@host:port/database`. Unset: `taskforge dev` starts the embedded
     Postgres, and every other process refuses to start."""
 
-    listen_url: str | None = None
+    listen_url: str | None = Field(default=None, repr=False)
     """A direct connection for LISTEN and leader election, needed when `database_url` goes through
     a pooler. Default: `database_url`."""
 

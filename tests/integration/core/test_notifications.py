@@ -132,7 +132,7 @@ async def test_a_server_that_is_away_is_tried_again(
     assert not listening.connected.is_set()
 
 
-class Unanswered(asyncpg.Connection):  # type: ignore[type-arg] # generic in its stubs alone
+class Unanswered(asyncpg.Connection):
     """A connection on which a ping can be left without an answer."""
 
     silent = False
