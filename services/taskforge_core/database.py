@@ -26,6 +26,21 @@ log = structlog.get_logger(__name__)
 _READY_TIMEOUT = 3.0
 _CLOSE_TIMEOUT = 5.0
 _UNUSED_CONNECTION_LIFETIME = 300.0
+_QUERIES_OF_A_CONNECTION = 1_000_000
+"""Then it is replaced, which frees what its backend has gathered in caches."""
+
+
+class _HotPool(asyncpg.Pool):
+    """A pool that does not let anybody wait for ever for a free connection."""
+
+    def __init__(self, dsn: str, *, timeout: float, **options: Any) -> None:
+        """`timeout`, in seconds, is for making a connection and for getting a free one."""
+        super().__init__(dsn, timeout=timeout, **options)
+        self._patience = timeout
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        """A connection, also for `pool.fetch` and its like; TimeoutError when none gets free."""
+        return super().acquire(timeout=timeout or self._patience)
 
 
 class Database:
@@ -52,11 +67,15 @@ class Database:
         """
         dsn = settings.require_database_url()
         cached_statements = 1024 if settings.statement_cache else 0
-        hot = await asyncpg.create_pool(
+        hot = await _HotPool(
             dsn,
             min_size=0,
             max_size=settings.hot_pool_size,
+            max_queries=_QUERIES_OF_A_CONNECTION,
             max_inactive_connection_lifetime=_UNUSED_CONNECTION_LIFETIME,
+            loop=None,
+            connection_class=asyncpg.Connection,
+            record_class=asyncpg.Record,
             timeout=settings.connect_timeout.total_seconds(),
             # Postgres enforces the limit; this one catches a server that went silent.
             command_timeout=_client_side_limit(settings.statement_timeout),

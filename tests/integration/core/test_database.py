@@ -1,11 +1,14 @@
 """Database on a real Postgres."""
 
 import json
+from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import JSON, column, select, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tests.conftest import execute
 
 from taskforge_core.database import Database, connect_direct
 from taskforge_core.database_errors import is_conflict, is_data_error, translate_database_error
@@ -173,3 +176,48 @@ async def test_a_lock_that_is_not_given_in_time_is_a_conflict_worth_repeating(
         assert error.retry_after is not None
     finally:
         await impatient.close()
+
+
+async def test_nobody_waits_for_ever_for_a_free_connection(settings: Settings) -> None:
+    narrow = {"hot_pool_size": 1, "browse_pool_size": 1, "connect_timeout": _SHORT}
+    busy = await Database.open(settings.model_copy(update=narrow))
+    try:
+        async with busy.hot.acquire():
+            with pytest.raises(TimeoutError) as hot:
+                await busy.hot.fetchval("SELECT 1")
+        async with busy.engine.connect():
+            with pytest.raises(PoolTimeout) as browsed:
+                async with busy.engine.connect():
+                    pass
+        for refused in (hot.value, browsed.value):
+            assert translate_database_error(refused).reason == "DATABASE_UNAVAILABLE"
+        assert await busy.hot.fetchval("SELECT 1") == 1
+    finally:
+        await busy.close()
+
+
+async def test_connections_lost_with_the_server_are_replaced(
+    database: Database, postgres_url: str
+) -> None:
+    async def use_both() -> None:
+        assert await database.hot.fetchval("SELECT 1") == 1
+        async with database.engine.connect() as connection:
+            assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+
+    await use_both()
+    name = await database.hot.fetchval("SELECT current_database()")
+    await execute(
+        postgres_url,
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+    await use_both()
+
+
+async def test_browsing_has_connections_of_its_own(database: Database) -> None:
+    size = database.settings.browse_pool_size
+    async with AsyncExitStack() as stack:
+        for _ in range(size):
+            browsing = await stack.enter_async_context(database.engine.connect())
+            await browsing.execute(text("SELECT 1"))
+        # All of them are taken, and a heartbeat does not notice.
+        assert await database.hot.fetchval("SELECT 1") == 1
