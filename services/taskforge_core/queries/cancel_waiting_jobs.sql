@@ -21,7 +21,7 @@ WITH gone AS (
     )
     SELECT
         project_id, id, queue_id, created_at, moment.now, moment.now, scheduled_for, started_at,
-        moment.now, last_seq, last_status, attempt_count, max_attempts, payload_bytes,
+        cancel_requested_at, last_seq, last_status, attempt_count, max_attempts, payload_bytes,
         6, priority, timeout, job_type, worker_id, payload, progress, attempts, labels,
         traceparent, tracestate
     FROM gone, (SELECT clock_timestamp() AS now) AS moment

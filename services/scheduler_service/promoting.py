@@ -1,0 +1,32 @@
+"""Makes scheduled jobs ready when their time has come."""
+
+from typing import Any
+
+import asyncpg
+import structlog
+
+from scheduler_service.announcing import READY
+from scheduler_service.queries import promote_due_jobs
+from taskforge_core.notifications import Notifier
+
+log = structlog.get_logger(__name__)
+
+
+class Promoter:
+    """SCHEDULED to PENDING, in batches: a job that was late is no reason to hold many locks."""
+
+    def __init__(
+        self, pool: "asyncpg.Pool[Any]", notifier: Notifier, batch_size: int = 5000
+    ) -> None:
+        self._pool = pool
+        self._notifier = notifier
+        self._batch_size = batch_size
+
+    async def run_once(self) -> bool:
+        """Promote one batch and wake the claims of its queues; True if more may be due."""
+        rows = await promote_due_jobs(self._pool, self._batch_size)
+        promoted: int = sum(row["n"] for row in rows)
+        if promoted:
+            self._notifier.notify(READY, *(str(row["queue_id"]) for row in rows))
+            log.debug("jobs_promoted", jobs=promoted, queues=len(rows))
+        return promoted >= self._batch_size

@@ -1,0 +1,2 @@
+-- Empties one day of history.
+TRUNCATE taskforge.{partition}
