@@ -1,0 +1,36 @@
+"""The use cases of QueueService, put together as its process does, without a server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from queue_service.administering import Administrator
+from queue_service.browsing import Browser
+from taskforge_core.database import Database
+from taskforge_core.notifications import Notifier
+from taskforge_core.projects import Projects
+from taskforge_core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One process of the service."""
+
+    database: Database
+    administrator: Administrator
+    browser: Browser
+
+
+@asynccontextmanager
+async def queue_replica(settings: Settings, name: str) -> AsyncIterator[Replica]:
+    """A replica with connections of its own."""
+    database = await Database.open(settings, application_name=name)
+    notifier = Notifier(database.hot, origin=name)
+    projects = Projects(database)
+    try:
+        yield Replica(
+            database, Administrator(database, projects, notifier), Browser(database, projects)
+        )
+        await notifier.flushed()
+    finally:
+        await database.close()
