@@ -2,6 +2,7 @@
 
 from taskforge_sdk.blocking import BlockingClient
 from taskforge_sdk.client import Client
+from taskforge_sdk.context import JobContext
 from taskforge_sdk.documents import JsonText
 from taskforge_sdk.errors import (
     Aborted,
@@ -34,7 +35,9 @@ from taskforge_sdk.models import (
     QueueStats,
     SettingsChange,
 )
+from taskforge_sdk.outcomes import Fatal, JobCancelled, Retry, Snooze
 from taskforge_sdk.retrying import RetryPolicy
+from taskforge_sdk.worker import Worker
 
 __all__ = [
     "Aborted",
@@ -45,9 +48,12 @@ __all__ = [
     "CreatedJob",
     "DeadlineExceeded",
     "FailedAttempt",
+    "Fatal",
     "FieldViolation",
     "InvalidRequest",
     "Job",
+    "JobCancelled",
+    "JobContext",
     "JobCounts",
     "JobStats",
     "JobStatus",
@@ -61,11 +67,14 @@ __all__ = [
     "QueueSettings",
     "QueueStats",
     "ResourceExhausted",
+    "Retry",
     "RetryPolicy",
     "ServerError",
     "SettingsChange",
+    "Snooze",
     "StreamReplaced",
     "TaskForgeError",
     "Unauthenticated",
     "Unavailable",
+    "Worker",
 ]

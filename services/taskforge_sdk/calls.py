@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from taskforge.v1 import job_service_pb2 as jobs
 from taskforge.v1 import queue_service_pb2 as queues
+from taskforge_sdk.errors import TaskForgeError
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -72,7 +73,7 @@ class Batch(Generic[Item]):
     """
 
     call: Call[list[Item]]
-    otherwise: Callable[[Exception], list[Item]]
+    otherwise: Callable[[TaskForgeError], list[Item]]
 
 
 # A second CreateQueue would be refused with QUEUE_NAME_TAKEN, a second DeleteQueue with
