@@ -1,0 +1,79 @@
+"""The client of a command, and the border where refusals become lines."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from taskforge_cli.configuration import load_settings
+from taskforge_cli.failures import CommandError, ExitCode
+from taskforge_sdk import BlockingClient, RetryPolicy, TaskForgeError, Unavailable
+
+_TIMEOUT_SECONDS = 15.0
+# A person at a terminal wants to know at once; a script repeats by its own rules.
+_NO_RETRY = RetryPolicy(max_attempts=1)
+
+
+def make_client(queue_address: str, job_address: str) -> BlockingClient:
+    """The client that every command uses; tests put one over a fake channel in its place."""
+    return BlockingClient(
+        queue_address=queue_address,
+        job_address=job_address,
+        timeout=_TIMEOUT_SECONDS,
+        retry=_NO_RETRY,
+    )
+
+
+@contextmanager
+def queue_calls(queue_address: str | None) -> Iterator[BlockingClient]:
+    """A client for calls to queue_service, at the given address or that of the settings."""
+    settings = load_settings(queue_address=queue_address)
+    with (
+        _refusals_as_lines("queue", settings.queue_address),
+        make_client(settings.queue_address, settings.job_address) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def job_calls(job_address: str | None) -> Iterator[BlockingClient]:
+    """A client for calls to job_service, at the given address or that of the settings."""
+    settings = load_settings(job_address=job_address)
+    with (
+        _refusals_as_lines("job", settings.job_address),
+        make_client(settings.queue_address, settings.job_address) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _refusals_as_lines(service: str, address: str) -> Iterator[None]:
+    try:
+        yield
+    except TaskForgeError as error:
+        raise refusal(error, service, address) from error
+
+
+def refusal(error: TaskForgeError, service: str, address: str) -> CommandError:
+    """The line for an error of the SDK: `QUEUE_NOT_FOUND: there is no queue emials`."""
+    # A reason is the server's word; without one there was no server.
+    if isinstance(error, Unavailable) and not error.reason:
+        timed_out = error.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        why = "no answer in time" if timed_out else _cause(error.message)
+        return CommandError(
+            f"cannot reach the {service} service at {address}: {why}", ExitCode.UNREACHABLE
+        )
+    fields = [
+        f"{violation.field}: {violation.description}"
+        for violation in error.violations
+        if violation.description not in error.message
+    ]
+    words = "; ".join([error.message, *fields] if error.message else fields)
+    return CommandError(f"{error.reason or error.code.name}: {words}")
+
+
+def _cause(message: str) -> str:
+    """gRPC's words for a failed connection, without the layers that repeat the address."""
+    if "Connection refused" in message:
+        return "connection refused; is it running?"
+    return message.rpartition("last error: ")[2] or "no connection"

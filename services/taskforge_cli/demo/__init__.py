@@ -1,0 +1,1 @@
+"""`taskforge demo`: real work through the whole system, with every result checked."""

@@ -1,0 +1,137 @@
+"""`taskforge dev`: the whole system in one terminal, for as long as the command runs."""
+
+import queue
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from taskforge_cli.configuration import load_settings
+from taskforge_cli.failures import CommandError, ExitCode
+from taskforge_cli.options import DatabaseUrl, DataFolder
+
+if TYPE_CHECKING:
+    from taskforge_cli.launcher import Launcher
+    from taskforge_core.settings import Settings
+
+DEFAULT_QUEUE_PORT = 50051
+DEFAULT_JOB_PORT = 50052
+
+_STATS_METHOD = "taskforge.v1.QueueService/GetQueueStats"
+
+
+def dev(
+    data_folder: DataFolder = None,
+    queue_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where queue_service listens; 0: any free port.")
+    ] = DEFAULT_QUEUE_PORT,
+    job_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where job_service listens; 0: any free port.")
+    ] = DEFAULT_JOB_PORT,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Run everything on this machine: Postgres, its schema and the three services.
+
+    Postgres is the one of --database-url or TASKFORGE_DATABASE_URL, else one that comes with
+    TaskForge and keeps its data in the data folder. Ctrl-C stops all; the jobs stay.
+    """
+    from taskforge_cli.launcher import Launcher
+    from taskforge_core.logs import configure_logging
+
+    settings = load_settings(data_folder=data_folder, database_url=database_url)
+    configure_logging(settings.log_format, "warning")
+    launcher = Launcher(settings, queue_port=queue_port, job_port=job_port, report=report_line)
+    stops: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
+
+    def on_signal(number: int, _frame: object) -> None:
+        # SimpleQueue.put takes no lock that this thread could hold.
+        if not stops.empty():
+            launcher.kill_services()
+        launcher.interrupt()
+        stops.put(signal.Signals(number))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    with launch_failures_as_lines():
+        report_line("starting …")
+        launcher.start()
+    try:
+        sys.stdout.write(_welcome(launcher, settings))
+        sys.stdout.flush()
+        stops.put(first := stops.get())
+        report_line(f"{first.name}: stopping …")
+    finally:
+        launcher.stop()
+    report_line("stopped")
+
+
+def report_line(text: str) -> None:
+    """Tell people at the terminal what happens; any thread may."""
+    sys.stderr.write(f"taskforge: {text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def launch_failures_as_lines() -> Iterator[None]:
+    """Turn what can go wrong while the system starts into one line for the user."""
+    import asyncpg
+
+    from taskforge_cli.launcher import LaunchError
+    from taskforge_cli.ports import PortUnavailable
+    from taskforge_core.embedded import EmbeddedPostgresError
+    from taskforge_core.migrating import SchemaIsNewer
+
+    try:
+        yield
+    except (LaunchError, PortUnavailable, EmbeddedPostgresError, SchemaIsNewer) as error:
+        raise CommandError(str(error)) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise CommandError(f"the database cannot be migrated: {error}") from error
+    except OSError as error:
+        raise CommandError(f"cannot reach the database: {error}", ExitCode.UNREACHABLE) from error
+
+
+def _welcome(launcher: "Launcher", settings: "Settings") -> str:
+    queue_address, job_address = launcher.queue_address, launcher.job_address
+    lines = [
+        "",
+        "TaskForge is ready.",
+        f"  queue service   {queue_address}",
+        f"  job service     {job_address}",
+        f"  database        {_describe_database(settings)}",
+        "",
+        "Try it in another terminal:",
+    ]
+    variables = {
+        "TASKFORGE_QUEUE_ADDRESS": (queue_address, f"127.0.0.1:{DEFAULT_QUEUE_PORT}"),
+        "TASKFORGE_JOB_ADDRESS": (job_address, f"127.0.0.1:{DEFAULT_JOB_PORT}"),
+    }
+    exports = [f"{name}={now}" for name, (now, default) in variables.items() if now != default]
+    if exports:
+        lines.append(f"  export {' '.join(exports)}")
+    request = shlex.quote('{"queue": "emails"}')
+    payload = shlex.quote('{"to": "ann@example.org"}')
+    lines += [
+        "  taskforge queue create emails",
+        f"  taskforge job create emails send-email --payload {payload}",
+        "  taskforge job list",
+        f"  grpcurl -plaintext -d {request} {queue_address} {_STATS_METHOD}",
+        "",
+        "Ctrl-C stops it; the jobs stay.",
+        "",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _describe_database(settings: "Settings") -> str:
+    """Where the data is, without a password."""
+    if settings.database_url is None:
+        return f"embedded Postgres, data in {settings.data_folder}"
+    url = urlsplit(settings.database_url)
+    where = url.hostname or "local socket"
+    return f"{where}{f':{url.port}' if url.port else ''}{url.path}"

@@ -1,0 +1,139 @@
+"""Queues and jobs as JSON for scripts: what `--json` prints.
+
+The keys are those of the contract; a duration is a number of seconds and says so in its key. A key
+is always there: what is not set is null. Times are ISO 8601 in UTC. A payload, result, progress or
+detail stands in the document as it was sent.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from taskforge_sdk import FailedAttempt, Job, JobCounts, JobStats, Queue, QueueStats
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """One JSON document, indented for people who look at it."""
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+
+
+def queue_document(queue: Queue) -> dict[str, Any]:
+    """A queue with its settings."""
+    settings = queue.settings
+    return {
+        "id": queue.id,
+        "project_id": queue.project_id,
+        "name": queue.name,
+        "description": queue.description,
+        "priority": queue.priority,
+        "is_active": queue.is_active,
+        "settings": {
+            "max_retries": settings.max_retries,
+            "timeout_seconds": _seconds(settings.timeout),
+            "retry_delay_seconds": _seconds(settings.retry_delay),
+            "max_retry_delay_seconds": _seconds(settings.max_retry_delay),
+            "backoff_multiplier": settings.backoff_multiplier,
+            "retry_jitter": settings.retry_jitter,
+            "max_payload_bytes": settings.max_payload_bytes,
+        },
+        "created_at": _time(queue.created_at),
+        "updated_at": _time(queue.updated_at),
+    }
+
+
+def queues_document(queues: Iterable[Queue]) -> dict[str, Any]:
+    """A list of queues."""
+    return {"queues": [queue_document(queue) for queue in queues]}
+
+
+def queue_stats_document(stats: QueueStats) -> dict[str, Any]:
+    """How a queue stands."""
+    return {
+        "queue_id": stats.queue_id,
+        "is_active": stats.is_active,
+        "total": stats.counts.total,
+        "counts": _counts(stats.counts),
+        "oldest_ready_age_seconds": _seconds(stats.oldest_ready_age),
+    }
+
+
+def job_stats_document(stats: JobStats) -> dict[str, Any]:
+    """How many jobs there are; `queue_id` is null for the whole project."""
+    return {
+        "queue_id": stats.queue_id or None,
+        "total": stats.total,
+        "counts": _counts(stats.counts),
+    }
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """A job with its failed attempts."""
+    return {
+        "id": job.id,
+        "queue_id": job.queue_id,
+        "project_id": job.project_id,
+        "job_type": job.job_type,
+        "payload": _embedded(job.payload_json),
+        "status": job.status.name,
+        "priority": job.priority,
+        "max_attempts": job.max_attempts,
+        "attempt_count": job.attempt_count,
+        "scheduled_for": _time(job.scheduled_for),
+        "timeout_seconds": _seconds(job.timeout),
+        "timeout_at": _time(job.timeout_at),
+        "created_at": _time(job.created_at),
+        "updated_at": _time(job.updated_at),
+        "started_at": _time(job.started_at),
+        "completed_at": _time(job.completed_at),
+        "cancel_requested_at": _time(job.cancel_requested_at),
+        "worker_id": job.worker_id or None,
+        "progress": _embedded(job.progress_json),
+        "result": _embedded(job.result_json),
+        "attempts": [_attempt(attempt) for attempt in job.attempts],
+        "labels": dict(job.labels),
+        "traceparent": job.traceparent or None,
+        "tracestate": job.tracestate or None,
+    }
+
+
+def jobs_document(jobs: Iterable[Job]) -> dict[str, Any]:
+    """A list of jobs."""
+    return {"jobs": [job_document(job) for job in jobs]}
+
+
+def _attempt(attempt: FailedAttempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "worker_id": attempt.worker_id or None,
+        "started_at": _time(attempt.started_at),
+        "ended_at": _time(attempt.ended_at),
+        "outcome": attempt.outcome.name,
+        "message": attempt.message,
+        "detail": _embedded(attempt.detail_json),
+    }
+
+
+def _counts(counts: JobCounts) -> dict[str, int]:
+    return {
+        "pending": counts.pending,
+        "scheduled": counts.scheduled,
+        "processing": counts.processing,
+        "succeeded": counts.succeeded,
+        "failed": counts.failed,
+        "cancelled": counts.cancelled,
+    }
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
+
+
+def _time(time: datetime | None) -> str | None:
+    return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _embedded(text: str) -> orjson.Fragment | None:
+    """The document as its sender wrote it: parsing it could change a number or drop a key."""
+    return orjson.Fragment(text) if text else None

@@ -1,0 +1,327 @@
+"""All of TaskForge on one machine: Postgres, the schema, and the three services as processes.
+
+`taskforge dev`, `taskforge demo` and the end-to-end tests start the system through this, so what
+they show is what users run. Nothing outlives the launcher, not even when it gets SIGKILL.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from taskforge_cli.ports import ReservedPort
+from taskforge_cli.processes import ChildProcess, how_it_ended, python_command
+from taskforge_core.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from taskforge_core.migrating import migrate
+from taskforge_core.settings import Settings
+
+_READY_TIMEOUT = 60.0
+_HEALTH_CALL_TIMEOUT = 2.0
+_POLL = 0.05
+_KILL_AFTER_GRACE = 5.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 10.0
+_STABLE_AFTER = 30.0
+_POSTGRES_CHECK_INTERVAL = 0.5
+
+
+class LaunchError(Exception):
+    """The system cannot be started; the message tells why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """A service as the launcher knows it; without a gRPC name it has no health to ask for."""
+
+    name: str
+    grpc_name: str | None = None
+    address: str = ""
+
+
+class Launcher:
+    """The whole system. A context manager: it serves when entered, and is gone when left.
+
+    A service or an embedded Postgres that dies is started again after a pause, which doubles from
+    0.5 s up to 10 s and is forgotten when the process has lived for 30 s.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        queue_port: int = 0,
+        job_port: int = 0,
+        logs: Path | None = None,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Describe the system; nothing is touched before `start`.
+
+        Args:
+            settings: `database_url` names the Postgres to use; without it an embedded one runs on
+                `data_folder`.
+            queue_port: Where queue_service listens on the loopback; 0: on a free port.
+            job_port: Where job_service listens on the loopback; 0: on a free port.
+            logs: The folder for a log file of each service. Default: they share our stderr.
+            report: Called from any thread with a line for people when a process has died.
+        """
+        self._settings = settings
+        self._wanted_ports = (queue_port, job_port)
+        self._logs = logs
+        self._report = report
+        self._ports: list[ReservedPort] = []
+        self._postgres: EmbeddedPostgres | None = None
+        self._database_url = settings.database_url or ""
+        self._children: dict[str, ChildProcess] = {}
+        self._services: list[_Service] = []
+        self._failures: dict[str, int] = {}
+        self._started_at: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._ready = False
+        self._interrupted = False
+        self._stopping = threading.Event()
+        self._postgres_watch: threading.Thread | None = None
+
+    @property
+    def queue_address(self) -> str:
+        """Where queue_service is: `127.0.0.1:port`."""
+        return self._ports[0].address
+
+    @property
+    def job_address(self) -> str:
+        """Where job_service is: `127.0.0.1:port`."""
+        return self._ports[1].address
+
+    @property
+    def database_url(self) -> str:
+        """The address of the Postgres in use, once started."""
+        return self._database_url
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes that run now, by name."""
+        with self._lock:
+            pids = {name: child.pid for name, child in self._children.items()}
+        if self._postgres is not None and self._postgres.pid is not None:
+            pids["postgres"] = self._postgres.pid
+        return pids
+
+    def start(self) -> None:
+        """Start everything; returns when both servers say that they serve.
+
+        Raises:
+            LaunchError: A service ended, or did not get ready within a minute.
+            PortUnavailable: A port is in use.
+            EmbeddedPostgresError: Postgres cannot start; its data folder may be in use.
+            OSError, asyncpg.PostgresError, SchemaIsNewer: The database cannot be migrated.
+        """
+        try:
+            for port in self._wanted_ports:
+                self._ports.append(ReservedPort(port))
+            self._start_database()
+            self._start_services()
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        self._ready = True
+
+    def stop(self) -> None:
+        """Drain the services, then stop Postgres; returns when all are gone."""
+        self._stopping.set()
+        with self._lock:
+            children = list(self._children.values())
+        for child in children:
+            child.send(signal.SIGTERM)
+        grace = self._settings.drain_grace.total_seconds() + _KILL_AFTER_GRACE
+        deadline = time.monotonic() + grace
+        for child in children:
+            if not child.wait(max(0.0, deadline - time.monotonic())):
+                self._report(f"{child.name} does not stop; killing it")
+                child.send(signal.SIGKILL)
+                child.wait(_KILL_AFTER_GRACE)
+        if self._postgres_watch is not None:
+            self._postgres_watch.join()
+        if self._postgres is not None:
+            self._postgres.stop()
+        for port in self._ports:
+            port.release()
+
+    def interrupt(self) -> None:
+        """Make a `start` that waits give up. For a signal handler: it takes no lock."""
+        self._interrupted = True
+
+    def kill_services(self) -> None:
+        """Do not wait for the services to drain. For a signal handler: it takes no lock."""
+        for child in list(self._children.values()):
+            child.send(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # -- Postgres ---------------------------------------------------------------------------
+
+    def _start_database(self) -> None:
+        if self._settings.database_url is None:
+            self._postgres = EmbeddedPostgres(self._settings.data_folder)
+            self._postgres.start()
+            self._database_url = self._postgres.dsn
+            self._postgres_watch = threading.Thread(
+                target=self._keep_postgres, args=(self._postgres,), daemon=True
+            )
+            self._postgres_watch.start()
+            direct_url = self._database_url
+        else:
+            direct_url = self._settings.require_listen_url()
+        asyncio.run(migrate(direct_url))
+
+    def _keep_postgres(self, postgres: EmbeddedPostgres) -> None:
+        failures = 0
+        while not self._stopping.wait(_POSTGRES_CHECK_INTERVAL):
+            if postgres.pid is not None and _is_alive(postgres.pid):
+                failures = 0
+                continue
+            self._report("Postgres has died; starting it again")
+            try:
+                postgres.stop()
+                postgres.start()
+            except EmbeddedPostgresError as error:
+                self._report(f"Postgres cannot be started: {error}")
+                self._stopping.wait(_pause(failures))
+                failures += 1
+
+    # -- the services -----------------------------------------------------------------------
+
+    def _start_services(self) -> None:
+        self._services = [
+            _Service("queue_service", "taskforge.v1.QueueService", self.queue_address),
+            _Service("job_service", "taskforge.v1.JobService", self.job_address),
+            _Service("scheduler_service"),
+        ]
+        with self._lock:
+            for service in self._services:
+                self._start(service)
+
+    def _start(self, service: _Service) -> None:
+        """Start the service's process; called with the lock held."""
+        self._started_at[service.name] = time.monotonic()
+        self._children[service.name] = ChildProcess(
+            service.name,
+            python_command(service.name),
+            environment=self._environment(),
+            output=self.log_file(service.name),
+            on_end=lambda child: self._restart(service, child),
+        )
+
+    def log_file(self, name: str) -> Path | None:
+        """The log of a service; None where it shares our stderr."""
+        return self._logs / f"{name}.log" if self._logs is not None else None
+
+    def _environment(self) -> dict[str, str]:
+        listen_url = self._settings.listen_url if self._postgres is None else None
+        return {
+            "TASKFORGE_DATABASE_URL": self._database_url,
+            "TASKFORGE_LISTEN_URL": listen_url or "",
+            "TASKFORGE_QUEUE_ADDRESS": self.queue_address,
+            "TASKFORGE_JOB_ADDRESS": self.job_address,
+            "TASKFORGE_REFLECTION": "true",
+            # The launcher holds the ports for them.
+            "TASKFORGE_REUSE_PORT": "true",
+        }
+
+    def _restart(self, service: _Service, child: ChildProcess) -> None:
+        """Called by the thread of a child that has ended."""
+        if not self._ready or self._stopping.is_set():
+            return
+        if time.monotonic() - self._started_at[service.name] >= _STABLE_AFTER:
+            self._failures[service.name] = 0
+        failures = self._failures.get(service.name, 0)
+        self._failures[service.name] = failures + 1
+        pause = _pause(failures)
+        how = how_it_ended(child.exit_code or 0)
+        self._report(f"{service.name} {how}; starting it again in {pause:g} s")
+        if self._stopping.wait(pause):
+            return
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            try:
+                self._start(service)
+            except OSError as error:
+                self._report(f"{service.name} cannot be started again: {error}")
+
+    # -- readiness --------------------------------------------------------------------------
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _READY_TIMEOUT
+        for service in self._services:
+            while not self._is_ready(service):
+                self._check_alive()
+                if self._interrupted:
+                    raise LaunchError("interrupted before everything was ready")
+                if time.monotonic() > deadline:
+                    raise LaunchError(f"{service.name} did not get ready within 60 s")
+                self._stopping.wait(_POLL)
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        for child in self._children.values():
+            if child.exit_code is not None:
+                how = how_it_ended(child.exit_code)
+                raise LaunchError(f"{child.name} {how} before it was ready{self._why(child.name)}")
+
+    def _why(self, name: str) -> str:
+        log = self.log_file(name)
+        if log is None:
+            return ""
+        lines = log.read_text(errors="replace").split("\n")
+        words = [line.strip() for line in lines if line.strip()]
+        return f": {words[-1]}" if words else ""
+
+    def _is_ready(self, service: _Service) -> bool:
+        if service.grpc_name is None:
+            return True
+        request = health_pb2.HealthCheckRequest(service=service.grpc_name)
+        with grpc.insecure_channel(service.address) as channel:
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
+            try:
+                answer = check(request, timeout=_HEALTH_CALL_TIMEOUT)
+            except grpc.RpcError:
+                return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _pause(failures: int) -> float:
+    """Seconds to wait before a process that has died so often in a row is started again."""
+    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10)))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
