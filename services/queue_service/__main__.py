@@ -60,8 +60,22 @@ def main() -> None:
         settings = Settings()
         configure_logging(settings.log_format, settings.log_level)
         asyncio.run(run(settings))
-    except (CannotListen, MissingDatabaseUrl, ValidationError) as error:
+    except ValidationError as error:
+        sys.exit(f"queue_service: {_wrong_settings(error)}")
+    except (CannotListen, MissingDatabaseUrl) as error:
         sys.exit(f"queue_service: {error}")
+
+
+def _wrong_settings(error: ValidationError) -> str:
+    """Which variables of the environment are wrong, and why; never what they hold."""
+    return "; ".join(
+        ": ".join([*(_variable(part) for part in each["loc"]), each["msg"]])
+        for each in error.errors(include_input=False)
+    )
+
+
+def _variable(field: int | str) -> str:
+    return f"TASKFORGE_{str(field).upper().removeprefix('TASKFORGE_')}"
 
 
 if __name__ == "__main__":
