@@ -1,7 +1,8 @@
 """Fixtures of all tests: a real Postgres, and a migrated database of its own for each test.
 
-The server is the one that `TASKFORGE_DATABASE_URL` names, else an embedded one, started when a test
-first asks for it (each worker of pytest-xdist has its own). Every test's database is a copy of one
+The server is the one that `TASKFORGE_DATABASE_URL` names, else one from the binaries in the folder
+that `--postgres-binaries` names, else the embedded one. It is started when a test first asks for it
+(each worker of pytest-xdist has its own). Every test's database is a copy of one
 migrated template.
 """
 
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from tests.other_postgres import other_postgres
 
 from taskforge_core.database import Database
 from taskforge_core.embedded import EmbeddedPostgres
@@ -25,6 +27,15 @@ from taskforge_core.migrating import migrate
 from taskforge_core.settings import Settings
 
 T = TypeVar("T")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres-binaries",
+        type=Path,
+        metavar="FOLDER",
+        help="test on the Postgres with these binaries, such as /usr/lib/postgresql/15/bin",
+    )
 
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
@@ -56,10 +67,15 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A server on which databases may be made."""
     if named := os.environ.get("TASKFORGE_DATABASE_URL"):
         yield named
+        return
+    binaries: Path | None = request.config.getoption("--postgres-binaries")
+    if binaries is not None:
+        with other_postgres(binaries) as address:
+            yield address
         return
     folder = Path(tempfile.mkdtemp(prefix="taskforge-test-"))
     folder.chmod(0o755)
