@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
+from tests.support.queue_calls import SETTINGS, get, make, update
 from tests.support.refusals import expect_error
 from tests.support.rows import insert_jobs, insert_project
 from tests.support.stubs import QueueStub
@@ -16,33 +17,6 @@ from taskforge.v1 import queue_service_pb2 as pb
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.statuses import FINISHED, UNFINISHED, JobStatus
-
-SETTINGS = queue_pb2.QueueSettings(
-    max_retries=0,
-    timeout=Duration(seconds=90),
-    retry_delay=Duration(seconds=1, nanos=500_000_000),
-    max_retry_delay=Duration(seconds=604_800),
-    backoff_multiplier=1.5,
-    retry_jitter=0.0,
-    max_payload_bytes=1_048_576,
-)
-
-
-async def make(stub: QueueStub, name: str = "emails") -> queue_pb2.Queue:
-    return (await stub.CreateQueue(pb.CreateQueueRequest(name=name))).queue
-
-
-async def get(stub: QueueStub, queue: str) -> queue_pb2.Queue:
-    return (await stub.GetQueue(pb.GetQueueRequest(queue=queue))).queue
-
-
-def update(queue: str, *paths: str, **fields: object) -> pb.UpdateQueueRequest:
-    return pb.UpdateQueueRequest(
-        queue=queue,
-        update_mask=FieldMask(paths=paths),
-        **fields,  # type: ignore[arg-type]
-    )
-
 
 # -- Create and get ------------------------------------------------------------------------------
 
@@ -163,134 +137,6 @@ async def test_a_field_beyond_its_limit_is_named(
         queue_stub.CreateQueue(request_), StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
     )
     assert list(refusal.field_violations) == [field]
-
-
-# -- Update --------------------------------------------------------------------------------------
-
-
-async def test_only_what_the_mask_names_is_changed(queue_stub: QueueStub) -> None:
-    before = await make(queue_stub)
-    request = update(
-        "emails", "priority", name="letters", description="new", priority=7, settings=SETTINGS
-    )
-    after = (await queue_stub.UpdateQueue(request)).queue
-    expected = queue_pb2.Queue()
-    expected.CopyFrom(before)
-    expected.priority = 7
-    expected.updated_at.CopyFrom(after.updated_at)
-    assert after == expected
-    assert after.updated_at.ToNanoseconds() > before.updated_at.ToNanoseconds()
-    assert await get(queue_stub, before.id) == after
-
-
-async def test_every_path_can_be_changed_at_once(queue_stub: QueueStub) -> None:
-    await make(queue_stub)
-    request = update(
-        "emails",
-        *("name", "description", "priority", "settings", "is_active"),
-        name="letters",
-        description="new",
-        priority=7,
-        settings=SETTINGS,
-        is_active=False,
-    )
-    queue = (await queue_stub.UpdateQueue(request)).queue
-    assert (queue.name, queue.description, queue.priority) == ("letters", "new", 7)
-    assert queue.settings == SETTINGS
-    assert not queue.is_active
-    await expect_error(get(queue_stub, "emails"), StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
-
-
-async def test_one_setting_is_changed_or_goes_back_to_its_default(queue_stub: QueueStub) -> None:
-    await queue_stub.CreateQueue(pb.CreateQueueRequest(name="emails", settings=SETTINGS))
-    request = update(
-        "emails",
-        *("settings.max_retries", "settings.timeout"),
-        settings=queue_pb2.QueueSettings(max_retries=5, max_payload_bytes=1),
-    )
-    settings = (await queue_stub.UpdateQueue(request)).queue.settings
-    expected = queue_pb2.QueueSettings()
-    expected.CopyFrom(SETTINGS)
-    expected.max_retries = 5
-    expected.ClearField("timeout")
-    assert settings == expected
-
-
-async def test_settings_in_the_mask_replace_all_of_them(queue_stub: QueueStub) -> None:
-    await queue_stub.CreateQueue(pb.CreateQueueRequest(name="emails", settings=SETTINGS))
-    only = queue_pb2.QueueSettings(retry_jitter=0.5)
-    assert (
-        await queue_stub.UpdateQueue(update("emails", "settings", settings=only))
-    ).queue.settings == only
-    cleared = (await queue_stub.UpdateQueue(update("emails", "settings"))).queue
-    assert cleared.settings == queue_pb2.QueueSettings()
-
-
-async def test_an_update_to_what_is_so_already_changes_nothing(queue_stub: QueueStub) -> None:
-    before = await make(queue_stub)
-    after = (await queue_stub.UpdateQueue(update("emails", "name", name="emails"))).queue
-    assert after == before
-
-
-@pytest.mark.parametrize(
-    ("paths", "wrong"),
-    [
-        ([], ""),
-        (["id"], "id"),
-        (["priority", "created_at"], "created_at"),
-        (["settings."], "settings."),
-        (["settings.unknown"], "settings.unknown"),
-        (["*"], "*"),
-        (["Name"], "Name"),
-    ],
-)
-async def test_a_mask_that_cannot_be_followed_is_refused(
-    queue_stub: QueueStub, paths: list[str], wrong: str
-) -> None:
-    before = await make(queue_stub)
-    refusal = await expect_error(
-        queue_stub.UpdateQueue(update("emails", *paths, priority=5)),
-        StatusCode.INVALID_ARGUMENT,
-        "INVALID_UPDATE_MASK",
-    )
-    assert refusal.metadata == {"path": wrong}
-    assert await get(queue_stub, "emails") == before
-
-
-async def test_a_missing_or_endless_mask_is_refused(queue_stub: QueueStub) -> None:
-    await make(queue_stub)
-    for request in (
-        pb.UpdateQueueRequest(queue="emails", priority=5),
-        update("emails", *["priority"] * 21),
-    ):
-        refusal = await expect_error(
-            queue_stub.UpdateQueue(request), StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
-        )
-        assert list(refusal.field_violations) == ["update_mask"]
-
-
-@pytest.mark.parametrize("name", ["", "019ab2e4-0000-7000-8000-000000000000"])
-async def test_a_queue_cannot_be_renamed_to_nothing_or_to_an_id(
-    queue_stub: QueueStub, name: str
-) -> None:
-    await make(queue_stub)
-    refusal = await expect_error(
-        queue_stub.UpdateQueue(update("emails", "name", name=name)),
-        StatusCode.INVALID_ARGUMENT,
-        "INVALID_REQUEST",
-    )
-    assert list(refusal.field_violations) == ["name"]
-
-
-async def test_a_queue_cannot_be_renamed_to_a_taken_name(queue_stub: QueueStub) -> None:
-    await make(queue_stub)
-    await make(queue_stub, "letters")
-    refusal = await expect_error(
-        queue_stub.UpdateQueue(update("letters", "name", name="emails")),
-        StatusCode.ALREADY_EXISTS,
-        "QUEUE_NAME_TAKEN",
-    )
-    assert refusal.metadata == {"queue": "emails"}
 
 
 # -- Pause and resume ----------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""Calls of QueueService that many tests make."""
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from tests.support.stubs import QueueStub
+
+from taskforge.v1 import queue_pb2
+from taskforge.v1 import queue_service_pb2 as pb
+
+SETTINGS = queue_pb2.QueueSettings(
+    max_retries=0,
+    timeout=Duration(seconds=90),
+    retry_delay=Duration(seconds=1, nanos=500_000_000),
+    max_retry_delay=Duration(seconds=604_800),
+    backoff_multiplier=1.5,
+    retry_jitter=0.0,
+    max_payload_bytes=1_048_576,
+)
+
+
+async def make(stub: QueueStub, name: str = "emails") -> queue_pb2.Queue:
+    return (await stub.CreateQueue(pb.CreateQueueRequest(name=name))).queue
+
+
+async def get(stub: QueueStub, queue: str) -> queue_pb2.Queue:
+    return (await stub.GetQueue(pb.GetQueueRequest(queue=queue))).queue
+
+
+def update(queue: str, *paths: str, **fields: object) -> pb.UpdateQueueRequest:
+    return pb.UpdateQueueRequest(
+        queue=queue,
+        update_mask=FieldMask(paths=paths),
+        **fields,  # type: ignore[arg-type]
+    )
