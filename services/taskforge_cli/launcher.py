@@ -206,6 +206,11 @@ class Launcher:
                 self._report(f"Postgres cannot be started: {error}")
                 self._stopping.wait(_pause(failures))
                 failures += 1
+                continue
+            if postgres.dsn != self._database_url:
+                # Below a long path its socket lies in a new place: the services must be told.
+                self._database_url = postgres.dsn
+                self.kill_services()
 
     # -- the services -----------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class Setting(enum.StrEnum):
 @app.command()
 def create(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Letters, digits and . _ - : / ; up to 100.")
+        str, typer.Argument(metavar="NAME", help="Up to 100 letters, digits and . _ - : /")
     ],
     description: Description = None,
     priority: Annotated[int, typer.Option(help="0 to 9, 9 first.")] = 0,

@@ -1,0 +1,67 @@
+"""Values for the tests of the command."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from taskforge_sdk import Job, JobStatus, Queue, QueueSettings
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, UTC)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+Taskforge = Callable[..., Outcome]
+
+
+def a_queue(**changes: Any) -> Queue:
+    values: dict[str, Any] = {
+        "id": "0192a000-0000-7000-8000-000000000001",
+        "project_id": "00000000-0000-7000-8000-000000000002",
+        "name": "emails",
+        "description": "",
+        "priority": 3,
+        "settings": QueueSettings(),
+        "is_active": True,
+        "created_at": NOON,
+        "updated_at": NOON,
+    }
+    return Queue(**{**values, **changes})
+
+
+def a_job(**changes: Any) -> Job:
+    values: dict[str, Any] = {
+        "id": "0192a000-0000-7000-8000-00000000000a",
+        "queue_id": "0192a000-0000-7000-8000-000000000001",
+        "project_id": "00000000-0000-7000-8000-000000000002",
+        "job_type": "send-email",
+        "payload_json": '{"to": "ann@example.org"}',
+        "status": JobStatus.PENDING,
+        "priority": 0,
+        "max_attempts": 3,
+        "attempt_count": 0,
+        "scheduled_for": None,
+        "timeout": None,
+        "timeout_at": None,
+        "created_at": NOON,
+        "updated_at": NOON,
+        "started_at": None,
+        "completed_at": None,
+        "worker_id": "",
+        "progress_json": "",
+        "result_json": "",
+        "attempts": (),
+        "labels": {},
+        "traceparent": "",
+        "tracestate": "",
+        "cancel_requested_at": None,
+    }
+    return Job(**{**values, **changes})
