@@ -22,7 +22,7 @@ Run = Callable[[UUID, list[Item]], Awaitable[Sequence[Answer | TaskForgeError]]]
 """Does the work of one batch in one transaction: the project, its items, one answer an item."""
 
 MAX_IN_FLIGHT = 2
-"""While one batch waits for its commit the next one can be prepared; more only make them smaller."""
+"""While one batch waits for its commit the next can be prepared; more only make them smaller."""
 
 
 @dataclass(slots=True)

@@ -23,6 +23,10 @@ __all__ = ["Database", "connect_direct", "translate_database_error"]
 
 log = structlog.get_logger(__name__)
 
+_HOT_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""Every hot statement finds its rows by an index, row by row. A plan that was made while a table was
+small and is kept while it grows must do so too: else a batch may read the table from end to end."""
+
 _READY_TIMEOUT = 3.0
 _CLOSE_TIMEOUT = 5.0
 _UNUSED_CONNECTION_LIFETIME = 300.0
@@ -83,7 +87,8 @@ class Database:
             reset=_nothing_to_reset,
             server_settings=session_settings(
                 settings, f"{application_name}:hot", settings.statement_timeout
-            ),
+            )
+            | (_HOT_PLANS if settings.statement_cache else {}),
         )
 
         async def connect_to_browse(**_: object) -> "asyncpg.Connection[Any]":

@@ -1,14 +1,20 @@
 -- Brings a failed job back from history, ready at once.
 --
 -- Guarantee: the row leaves history in the statement that puts it among the waiting ones, so it is
--- always in exactly one of the two; the counts change with it. No row: it is not FAILED any more.
+-- always in exactly one of the two; the counts change with it. No row: it is not FAILED, its attempts
+-- are used up, or its queue is deleted.
 -- Index: job_history_key, one probe a partition.
 --
--- $1 project_id, $2 job id, $3 attempts to add
+-- $1 project_id, $2 job id, $3 attempts to add (integer)
 WITH gone AS (
-    DELETE FROM taskforge.job_history
-    WHERE project_id = $1 AND id = $2 AND status = 5
-    RETURNING *
+    DELETE FROM taskforge.job_history AS job
+    WHERE job.project_id = $1 AND job.id = $2 AND job.status = 5
+      AND job.attempt_count < job.max_attempts + $3::integer AND job.max_attempts + $3::integer <= 100
+      AND EXISTS (
+        SELECT FROM taskforge.queues AS queue
+        WHERE queue.project_id = $1 AND queue.id = job.queue_id AND queue.deleted_at IS NULL
+      )
+    RETURNING job.*
 ), made AS (
     INSERT INTO taskforge.jobs (
         project_id, id, queue_id, created_at, updated_at, scheduled_for, started_at, attempt_count,
@@ -17,7 +23,7 @@ WITH gone AS (
     )
     SELECT
         project_id, id, queue_id, created_at, clock_timestamp(), scheduled_for, started_at,
-        attempt_count, max_attempts + $3, payload_bytes, 1, priority, timeout, job_type, worker_id,
+        attempt_count, max_attempts + $3::integer, payload_bytes, 1, priority, timeout, job_type, worker_id,
         payload, progress, attempts, labels, traceparent, tracestate
     FROM gone
     RETURNING queue_id

@@ -1,0 +1,59 @@
+"""AcquireJobs: leases jobs once, for clients that cannot hold a stream."""
+
+import asyncio
+
+from job_service.calling import Calls, server_draining, stream_replaced
+from job_service.demanding import Demand, Leased
+from job_service.parcelling import measure
+from taskforge.v1 import job_service_pb2 as pb
+
+
+class Acquirer:
+    """Serves AcquireJobs."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def acquire(self, request: pb.AcquireJobsRequest) -> pb.AcquireJobsResponse:
+        """Lease what is there, or wait for a first job.
+
+        Raises:
+            TaskForgeError: As the contract says of AcquireJobs.
+        """
+        demand, group = await self._calls.open(request)
+        try:
+            # A pass of our own, so that "answer at once" looks at the queues before it answers.
+            await group.run_once()
+            await _first_job(demand, request.wait.ToTimedelta().total_seconds())
+            taken = _fitting(demand)
+            return pb.AcquireJobsResponse(leases=[leased.message for leased in taken])
+        finally:
+            self._calls.close(demand)
+
+
+async def _first_job(demand: Demand, wait_seconds: float) -> None:
+    deadline = asyncio.get_running_loop().time() + wait_seconds
+    while not demand.outbox:
+        demand.changed.clear()
+        if demand.is_replaced:
+            raise stream_replaced(demand)
+        if demand.is_draining:
+            raise server_draining()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await demand.changed.wait()
+        except TimeoutError:
+            return
+
+
+def _fitting(demand: Demand) -> list[Leased]:
+    """Take out of the outbox what one answer can hold; closing the call gives back the rest."""
+    taken: list[Leased] = []
+    size = 0
+    for leased in demand.outbox:
+        size += measure(leased)
+        if size > demand.max_message_bytes:
+            break
+        taken.append(leased)
+    del demand.outbox[: len(taken)]
+    return taken

@@ -1,0 +1,173 @@
+"""Opens and closes lease calls: what LeaseJobs and AcquireJobs have in common."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from uuid import UUID
+
+from job_service.background import Background
+from job_service.demanding import Demand, Leased, Subscription
+from job_service.dispatching import Dispatcher, Group
+from job_service.queries import close_call, open_call
+from job_service.reconciling import Reconciler
+from job_service.returning import Returner
+from job_service.routing import Routes
+from job_service.waking import Waker
+from taskforge.v1 import job_service_pb2 as pb
+from taskforge_core.database import Database
+from taskforge_core.errors import (
+    Aborted,
+    FailedPrecondition,
+    PreconditionViolation,
+    Unavailable,
+)
+from taskforge_core.projects import Projects
+from taskforge_core.retrying import Released
+from taskforge_core.tokens import NO_STREAM, server_tag, token_head
+
+DEFAULT_LEASE_DURATION = timedelta(seconds=30)
+DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+_RETRY_ELSEWHERE = timedelta(milliseconds=100)
+
+
+class Calls:
+    """The lease calls of this replica, from their first to their last moment."""
+
+    def __init__(
+        self,
+        database: Database,
+        projects: Projects,
+        routes: Routes,
+        dispatcher: Dispatcher,
+        reconciler: Reconciler,
+        returner: Returner,
+        waker: Waker,
+        background: Background,
+        server_id: UUID,
+    ) -> None:
+        self._database = database
+        self._projects = projects
+        self._routes = routes
+        self._dispatcher = dispatcher
+        self._reconciler = reconciler
+        self._returner = returner
+        self._waker = waker
+        self._background = background
+        self._server_id = server_id
+        self._is_draining = False
+
+    async def open(
+        self, request: pb.LeaseJobsRequest | pb.AcquireJobsRequest
+    ) -> tuple[Demand, Group]:
+        """Make this the current call of its session and let it take jobs.
+
+        Raises:
+            TaskForgeError: As the contract says of the two RPCs.
+        """
+        if self._is_draining:
+            raise server_draining()
+        is_stream = isinstance(request, pb.LeaseJobsRequest)
+        project_id = await self._projects.resolve(request.project_id)
+        demand = await self._demand(project_id, request, is_stream=is_stream)
+        opened = await open_call(
+            self._database.hot,
+            project_id,
+            demand.session_id,
+            request.worker_id,
+            _lease_duration(request),
+            demand.call_id,
+            is_stream,
+            self._server_id,
+            request.max_in_flight,
+        )
+        if not opened:
+            raise _session_has_stream(request.session_id)
+        self._dispatcher.register(demand)
+        try:
+            # From here on no claim for an older call can commit, so this sees all that is held.
+            await self._reconciler.reconcile(demand)
+            self._waker.session_changed(demand.session_id)
+            return demand, self._dispatcher.admit(demand)
+        except BaseException:
+            self.close(demand)
+            raise
+
+    def close(self, demand: Demand) -> None:
+        """The call has ended: give back what it never sent, and note that it is closed."""
+        self._dispatcher.remove(demand)
+        unsent, demand.outbox = demand.outbox, []
+        demand.give_back(unsent)
+        self._background.start(
+            "close call",
+            close_call(self._database.hot, demand.project_id, demand.session_id, demand.call_id),
+        )
+
+    async def drain(self) -> None:
+        """The server is leaving: open no more, and end those that are open."""
+        self._is_draining = True
+        self._dispatcher.drain()
+
+    async def _demand(
+        self,
+        project_id: UUID,
+        request: pb.LeaseJobsRequest | pb.AcquireJobsRequest,
+        *,
+        is_stream: bool,
+    ) -> Demand:
+        queue_ids = None
+        if request.queues:
+            queue_ids = await self._routes.resolve_all(project_id, request.queues)
+        subscription = Subscription(project_id, queue_ids, tuple(sorted(set(request.job_types))))
+        tag = server_tag(self._server_id) if is_stream else NO_STREAM
+        return Demand(
+            subscription=subscription,
+            session_id=UUID(request.session_id),
+            call_id=uuid.uuid4(),
+            worker_id=request.worker_id,
+            is_stream=is_stream,
+            token_head=token_head(project_id, tag),
+            max_in_flight=request.max_in_flight,
+            max_in_flight_bytes=request.max_in_flight_bytes,
+            max_message_bytes=request.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,
+            give_back=partial(self._give_back, project_id),
+        )
+
+    def _give_back(self, project_id: UUID, leases: Sequence[Leased]) -> None:
+        self._returner.give_back(project_id, leases, Released())
+
+
+def stream_replaced(demand: Demand) -> Aborted:
+    """The error that ends a call when a newer one of its session took its place."""
+    return Aborted(
+        "STREAM_REPLACED",
+        "a newer lease call of the same session took this one's place",
+        metadata={"session_id": str(demand.session_id)},
+    )
+
+
+def server_draining() -> Unavailable:
+    """The error that ends, or refuses, calls when the server is leaving."""
+    return Unavailable(
+        "SERVER_DRAINING",
+        "the server is leaving; call another one",
+        retry_after=_RETRY_ELSEWHERE,
+    )
+
+
+def _session_has_stream(session_id: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        "SESSION_HAS_STREAM",
+        "the session has an open LeaseJobs stream",
+        metadata={"session_id": session_id},
+        precondition=PreconditionViolation(
+            "SESSION_STATE", f"sessions/{session_id}", "it has an open LeaseJobs stream"
+        ),
+    )
+
+
+def _lease_duration(request: pb.LeaseJobsRequest | pb.AcquireJobsRequest) -> timedelta:
+    if not request.HasField("lease_duration"):
+        return DEFAULT_LEASE_DURATION
+    return request.lease_duration.ToTimedelta()

@@ -1,0 +1,149 @@
+"""Rows and drafts to messages of the contract."""
+
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import orjson
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from job_service.drafting import Draft
+from taskforge.v1 import job_pb2
+
+
+class Row(Protocol):
+    """A row of either driver."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """The value of a column."""
+
+
+def timestamp(microseconds: int) -> Timestamp:
+    """A moment, from microseconds since 1970."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def created_job(
+    project_id: UUID, draft: Draft, status: int, max_attempts: int, created_at: int
+) -> job_pb2.Job:
+    """The job that was made of a draft; `created_at` in microseconds."""
+    spec = draft.spec
+    job = job_pb2.Job(
+        id=str(draft.id),
+        queue_id=str(draft.queue_id),
+        project_id=str(project_id),
+        job_type=draft.job_type,
+        payload=draft.payload,
+        status=job_pb2.JobStatus.ValueType(status),
+        priority=draft.priority,
+        max_attempts=max_attempts,
+        created_at=timestamp(created_at),
+        updated_at=timestamp(created_at),
+        labels=spec.labels,
+        traceparent=spec.traceparent,
+        tracestate=spec.tracestate,
+    )
+    if draft.scheduled_for is not None:
+        job.scheduled_for.FromDatetime(draft.scheduled_for)
+    if draft.timeout is not None:
+        job.timeout.FromTimedelta(draft.timeout)
+    return job
+
+
+def lease(row: Row, project_id: str, token: str, expires_at: int) -> job_pb2.Lease:
+    """The lease of a row of `claim_jobs`. Hot: what a job seldom has is set apart."""
+    message = job_pb2.Lease(
+        lease_token=token,
+        expires_at=timestamp(expires_at),
+        job=job_pb2.Job(
+            id=row["id"],
+            queue_id=row["queue_id"],
+            project_id=project_id,
+            job_type=row["job_type"],
+            payload=row["payload"],
+            status=job_pb2.JOB_STATUS_PROCESSING,
+            priority=row["priority"],
+            max_attempts=row["max_attempts"],
+            attempt_count=row["attempt_count"],
+            created_at=timestamp(row["created_at"]),
+            updated_at=timestamp(row["started_at"]),
+            started_at=timestamp(row["started_at"]),
+            worker_id=row["worker_id"],
+        ),
+    )
+    job = message.job
+    if row["scheduled_for"] is not None:
+        job.scheduled_for.CopyFrom(timestamp(row["scheduled_for"]))
+    if row["timeout_at"] is not None:
+        job.timeout_at.CopyFrom(timestamp(row["timeout_at"]))
+    if row["timeout"] is not None:
+        job.timeout.FromTimedelta(row["timeout"])
+    if row["progress"] is not None:
+        job.progress = row["progress"]
+    if row["labels"] is not None:
+        job.labels.update(orjson.loads(row["labels"]))
+    if row["traceparent"] is not None:
+        job.traceparent = row["traceparent"]
+    if row["tracestate"] is not None:
+        job.tracestate = row["tracestate"]
+    return message
+
+
+def stored_job(row: Row) -> job_pb2.Job:
+    """The job of a row of `browsing`: one of `jobs` or `job_history`, with the columns of both."""
+    return job_pb2.Job(
+        id=str(row["id"]),
+        queue_id=str(row["queue_id"]),
+        project_id=str(row["project_id"]),
+        job_type=row["job_type"],
+        payload=row["payload"],
+        status=job_pb2.JobStatus.ValueType(row["status"]),
+        priority=row["priority"],
+        max_attempts=row["max_attempts"],
+        attempt_count=row["attempt_count"],
+        scheduled_for=_moment(row["scheduled_for"]),
+        timeout=_duration(row["timeout"]),
+        timeout_at=_moment(row["timeout_at"]),
+        created_at=_moment(row["created_at"]),
+        updated_at=_moment(row["updated_at"]),
+        started_at=_moment(row["started_at"]),
+        completed_at=_moment(row["completed_at"]),
+        worker_id=row["worker_id"] or "",
+        progress=row["progress"] or "",
+        result=row["result"] or "",
+        attempts=[_failed_attempt(entry) for entry in orjson.loads(row["attempts"])],
+        labels=orjson.loads(row["labels"]) if row["labels"] else None,
+        traceparent=row["traceparent"] or "",
+        tracestate=row["tracestate"] or "",
+        cancel_requested_at=_moment(row["cancel_requested_at"]),
+    )
+
+
+def _failed_attempt(entry: dict[str, Any]) -> job_pb2.FailedAttempt:
+    return job_pb2.FailedAttempt(
+        number=entry["number"],
+        worker_id=entry["worker_id"],
+        started_at=timestamp(entry["started_at"]),
+        ended_at=timestamp(entry["ended_at"]),
+        outcome=entry["outcome"],
+        message=entry["message"],
+        detail=entry["detail"],
+    )
+
+
+def _moment(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def _duration(duration: timedelta | None) -> Duration | None:
+    if duration is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(duration)
+    return message

@@ -1,0 +1,248 @@
+"""Heartbeat: renews sessions, judges what they list, and stores progress."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from asyncpg import Record
+
+from job_service.dispatching import Dispatcher
+from job_service.queries import (
+    list_held_leases,
+    lock_beating_sessions,
+    renew_sessions,
+    report_progress,
+)
+from job_service.reconciling import Reading, apply, reading
+from job_service.reviewing import HeldLease, Review, review
+from job_service.waking import Waker
+from taskforge.v1 import job_service_pb2 as pb
+from taskforge_core.batching import Batcher
+from taskforge_core.database import Database
+from taskforge_core.ending import EndedLease, LeaseKey, end_leases
+from taskforge_core.errors import TaskForgeError
+from taskforge_core.json_documents import check_json
+from taskforge_core.projects import Projects
+from taskforge_core.queries import Executor
+from taskforge_core.retrying import Ending, LeaseExpired, Undelivered
+from taskforge_core.tokens import LeaseToken, decode_token
+
+Verdict = pb.LeaseVerdict.Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One heartbeat: its session, and what the worker lists with its progress."""
+
+    session_id: UUID
+    sequence: int
+    held: Sequence[tuple[str, LeaseToken, str | None]]
+    """The token as it was sent, what it says, and the progress if there is news."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a batch found out and did."""
+
+    answers: list[pb.HeartbeatResponse]
+    ended: list[EndedLease]
+    held_rows: Mapping[UUID, Sequence[Record]]
+
+
+class Heartbeats:
+    """Serves Heartbeat."""
+
+    def __init__(
+        self, database: Database, projects: Projects, dispatcher: Dispatcher, waker: Waker
+    ) -> None:
+        self._database = database
+        self._projects = projects
+        self._dispatcher = dispatcher
+        self._waker = waker
+        self.batcher: Batcher[Beat, pb.HeartbeatResponse] = Batcher(self._beat_batch, max_items=100)
+
+    async def beat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
+        """Take one heartbeat, in a batch with those of other sessions.
+
+        Raises:
+            TaskForgeError: As the contract says of Heartbeat.
+        """
+        project_id = await self._projects.resolve(request.project_id)
+        held = []
+        for place, lease in enumerate(request.held):
+            progress = lease.progress if lease.HasField("progress") else None
+            if progress is not None:
+                check_json(progress, f"held[{place}].progress")
+            held.append((lease.lease_token, decode_token(lease.lease_token), progress))
+        beat = Beat(UUID(request.session_id), request.sequence, held)
+        return await self.batcher.submit(project_id, beat)
+
+    async def _beat_batch(
+        self, project_id: UUID, beats: list[Beat]
+    ) -> Sequence[pb.HeartbeatResponse | TaskForgeError]:
+        answers: dict[int, pb.HeartbeatResponse] = {}
+        left = list(enumerate(beats))
+        while left:
+            # One heartbeat a session at a time: the later one is judged by what the earlier left.
+            now: dict[UUID, tuple[int, Beat]] = {}
+            later = []
+            for place, beat in left:
+                if beat.session_id in now:
+                    later.append((place, beat))
+                else:
+                    now[beat.session_id] = (place, beat)
+            round_answers = await self._beat_round(project_id, [beat for _, beat in now.values()])
+            for (place, _), answer in zip(now.values(), round_answers, strict=True):
+                answers[place] = answer
+            left = later
+        return [answers[place] for place in range(len(beats))]
+
+    async def _beat_round(
+        self, project_id: UUID, beats: Sequence[Beat]
+    ) -> list[pb.HeartbeatResponse]:
+        with ExitStack() as stack:
+            readings: dict[UUID, Reading] = {}
+            for beat in beats:
+                demand = self._dispatcher.of_session(project_id, beat.session_id)
+                if demand is not None:
+                    readings[beat.session_id] = stack.enter_context(reading(demand))
+            async with self._database.hot.acquire() as connection, connection.transaction():
+                judged = await _judge(connection, project_id, beats)
+            for session_id, before in readings.items():
+                before.demand.resume()
+                apply(before, judged.held_rows.get(session_id, ()))
+        self._waker.leases_ended(project_id, judged.ended)
+        for before in readings.values():
+            self._dispatcher.wake_for(before.demand)
+        return judged.answers
+
+
+async def _judge(connection: Executor, project_id: UUID, beats: Sequence[Beat]) -> _Judged:
+    session_ids = [beat.session_id for beat in beats]
+    sessions = {
+        row["session_id"]: row
+        for row in await lock_beating_sessions(connection, project_id, session_ids)
+    }
+    held_rows: dict[UUID, list[Record]] = defaultdict(list)
+    # Read after the lock: no claim and no rescue of these sessions can come in between.
+    for row in await list_held_leases(connection, project_id, session_ids):
+        held_rows[row["session_id"]].append(row)
+    reviews: dict[UUID, Review] = {}
+    endings: dict[LeaseKey, Ending] = {}
+    for beat in beats:
+        session = sessions.get(beat.session_id)
+        if session is None or beat.sequence <= session["last_sequence"]:
+            continue
+        held = {row["lease_seq"]: _held_lease(row) for row in held_rows[beat.session_id]}
+        named = [token.lease_seq for _, token, _ in beat.held]
+        found = review(
+            held,
+            named,
+            frozenset(session["listed"]),
+            frozenset(session["omitted"]),
+            session["lease_duration"],
+        )
+        reviews[beat.session_id] = found
+        endings |= {(held[seq].job_id, seq): Undelivered() for seq in found.undelivered}
+        endings |= {(held[seq].job_id, seq): LeaseExpired() for seq in found.forgotten}
+    renewed = await _renew(connection, project_id, beats, reviews)
+    accepted = [beat for beat in beats if beat.session_id in reviews]
+    await _store_progress(connection, project_id, accepted, held_rows)
+    ended: list[EndedLease] = []
+    if endings:
+        ended = await end_leases(connection, project_id, endings, answered=False)
+    answers = [_answer(beat, sessions.get(beat.session_id), held_rows, renewed) for beat in beats]
+    return _Judged(answers, ended, held_rows)
+
+
+async def _renew(
+    connection: Executor,
+    project_id: UUID,
+    beats: Sequence[Beat],
+    reviews: Mapping[UUID, Review],
+) -> dict[UUID, datetime]:
+    accepted = sorted(
+        (beat for beat in beats if beat.session_id in reviews), key=lambda beat: beat.session_id
+    )
+    if not accepted:
+        return {}
+    rows = await renew_sessions(
+        connection,
+        project_id,
+        [beat.session_id for beat in accepted],
+        [beat.sequence for beat in accepted],
+        [_array(reviews[beat.session_id].listed) for beat in accepted],
+        [_array(reviews[beat.session_id].omitted) for beat in accepted],
+    )
+    return {row["session_id"]: row["expires_at"] for row in rows}
+
+
+async def _store_progress(
+    connection: Executor,
+    project_id: UUID,
+    beats: Sequence[Beat],
+    held_rows: Mapping[UUID, Sequence[Record]],
+) -> None:
+    """Store the progress of what each session holds itself, and of nothing else it names."""
+    news = []
+    for beat in beats:
+        held = {row["lease_seq"] for row in held_rows.get(beat.session_id, ())}
+        news += [
+            (token.job_id, token.lease_seq, progress)
+            for _, token, progress in beat.held
+            if progress is not None and token.lease_seq in held
+        ]
+    news.sort()
+    if news:
+        await report_progress(
+            connection,
+            project_id,
+            [job_id for job_id, _, _ in news],
+            [lease_seq for _, lease_seq, _ in news],
+            [progress for _, _, progress in news],
+        )
+
+
+def _answer(
+    beat: Beat,
+    session: Record | None,
+    held_rows: Mapping[UUID, Sequence[Record]],
+    renewed: Mapping[UUID, datetime],
+) -> pb.HeartbeatResponse:
+    held = {
+        (row["id"], row["lease_seq"]): row["cancel_requested"]
+        for row in held_rows.get(beat.session_id, ())
+    }
+    response = pb.HeartbeatResponse(
+        verdicts=[
+            pb.LeaseVerdict(
+                lease_token=text, verdict=_verdict(held.get((token.job_id, token.lease_seq)))
+            )
+            for text, token, _ in beat.held
+        ],
+        reconnect=session is None or session["must_reconnect"],
+    )
+    expires_at: datetime | None = renewed.get(beat.session_id)
+    if expires_at is None and session is not None:
+        expires_at = session["expires_at"]
+    if expires_at is not None:
+        response.expires_at.FromDatetime(expires_at)
+    return response
+
+
+def _verdict(cancel_requested: bool | None) -> "Verdict.ValueType":
+    if cancel_requested is None:
+        return Verdict.VERDICT_LOST
+    return Verdict.VERDICT_CANCEL_REQUESTED if cancel_requested else Verdict.VERDICT_HELD
+
+
+def _held_lease(row: Record) -> HeldLease:
+    return HeldLease(row["id"], row["lease_seq"], row["cancel_requested"], row["age"])
+
+
+def _array(seqs: frozenset[int]) -> str:
+    """A bigint[] as text: Postgres cannot unnest an array of arrays of different lengths."""
+    return "{" + ",".join(map(str, sorted(seqs))) + "}"

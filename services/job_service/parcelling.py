@@ -1,0 +1,40 @@
+"""Splits leases into messages that their receiver can take."""
+
+from collections.abc import Iterator, Sequence
+
+from job_service.demanding import Leased
+
+TARGET_MESSAGE_BYTES = 2 * 1024 * 1024
+"""A message stays below this unless a single lease is larger."""
+
+_FIELD_BYTES = 8
+"""Tag and length before each lease in its message, at most."""
+
+
+def measure(leased: Leased) -> int:
+    """The bytes that a lease takes in a message."""
+    return leased.message.ByteSize() + _FIELD_BYTES
+
+
+def parcels(leases: Sequence[Leased], max_message_bytes: int) -> Iterator[list[Leased]]:
+    """The leases in their order, in as few messages as their sizes allow.
+
+    A lease that is larger than `max_message_bytes` gets a message of its own: see `fits`.
+    """
+    limit = min(TARGET_MESSAGE_BYTES, max_message_bytes)
+    parcel: list[Leased] = []
+    size = 0
+    for leased in leases:
+        weight = measure(leased)
+        if parcel and size + weight > limit:
+            yield parcel
+            parcel, size = [], 0
+        parcel.append(leased)
+        size += weight
+    if parcel:
+        yield parcel
+
+
+def fits(parcel: Sequence[Leased], max_message_bytes: int) -> bool:
+    """Whether the receiver can take a message of these leases."""
+    return len(parcel) > 1 or measure(parcel[0]) <= max_message_bytes

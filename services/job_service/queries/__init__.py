@@ -1,0 +1,220 @@
+"""The hot statements of the job service: one a file, each a function of the same name."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from asyncpg import Record
+
+from taskforge_core.queries import Executor, Statements
+
+_statements = Statements(__name__)
+
+
+async def insert_jobs(
+    executor: Executor, project_id: UUID, columns: Sequence[Sequence[object]]
+) -> list[Record]:
+    """See `insert_jobs.sql`; `columns` are its arrays in their order, one value a job in each.
+
+    Returns `id, status, max_attempts, created_at` (microseconds) of each job that was created.
+    """
+    return await executor.fetch(_statements["insert_jobs"], project_id, *columns)
+
+
+async def find_requests(
+    executor: Executor, project_id: UUID, request_ids: Sequence[str]
+) -> list[Record]:
+    """See `find_requests.sql`. Returns `request_id, content_hash, job_ids, errors`."""
+    return await executor.fetch(_statements["find_requests"], project_id, request_ids)
+
+
+async def remember_request(
+    executor: Executor,
+    project_id: UUID,
+    request_id: str,
+    content_hash: bytes,
+    job_ids: Sequence[UUID | None],
+    errors: bytes | None,
+) -> bool:
+    """See `remember_request.sql`. False: another creation has this request_id."""
+    rows = await executor.fetch(
+        _statements["remember_request"], project_id, request_id, content_hash, job_ids, errors
+    )
+    return bool(rows)
+
+
+async def read_queue_rules(
+    executor: Executor, project_id: UUID, queue_ids: Sequence[UUID]
+) -> list[Record]:
+    """See `read_queue_rules.sql`. Returns `id, is_active, max_payload_bytes`."""
+    return await executor.fetch(_statements["read_queue_rules"], project_id, queue_ids)
+
+
+async def list_queue_names(executor: Executor, project_id: UUID) -> list[Record]:
+    """See `list_queue_names.sql`. Returns `id, name`."""
+    return await executor.fetch(_statements["list_queue_names"], project_id)
+
+
+async def open_call(
+    executor: Executor,
+    project_id: UUID,
+    session_id: UUID,
+    worker_id: str,
+    lease_duration: timedelta,
+    call_id: UUID,
+    is_stream: bool,
+    server_id: UUID,
+    max_in_flight: int,
+) -> bool:
+    """See `open_call.sql`. False: the session has a stream, so it gets nothing by AcquireJobs."""
+    rows = await executor.fetch(
+        _statements["open_call"],
+        project_id,
+        session_id,
+        worker_id,
+        lease_duration,
+        call_id,
+        is_stream,
+        server_id,
+        max_in_flight,
+    )
+    return bool(rows)
+
+
+async def close_call(executor: Executor, project_id: UUID, session_id: UUID, call_id: UUID) -> None:
+    """See `close_call.sql`."""
+    await executor.fetch(_statements["close_call"], project_id, session_id, call_id)
+
+
+async def list_held_leases(
+    executor: Executor, project_id: UUID, session_ids: Sequence[UUID]
+) -> list[Record]:
+    """See `list_held_leases.sql`.
+
+    Returns `session_id, id, lease_seq, payload_bytes, cancel_requested, age`.
+    """
+    return await executor.fetch(_statements["list_held_leases"], project_id, session_ids)
+
+
+async def pick_jobs(
+    executor: Executor,
+    project_id: UUID,
+    queue_ids: Sequence[UUID] | None,
+    per_source: int,
+    limit: int,
+    tried: Sequence[UUID],
+    job_types: Sequence[str],
+) -> list[Record]:
+    """See `pick_jobs.sql` and, where `job_types` are given, `pick_jobs_of_types.sql`.
+
+    Returns `id, queue_id, payload_bytes` and, with types, `job_type`, best first.
+    """
+    if job_types:
+        return await executor.fetch(
+            _statements["pick_jobs_of_types"],
+            project_id,
+            queue_ids,
+            per_source,
+            limit,
+            tried,
+            job_types,
+        )
+    return await executor.fetch(
+        _statements["pick_jobs"], project_id, queue_ids, per_source, limit, tried
+    )
+
+
+async def lock_sessions(
+    executor: Executor, project_id: UUID, session_ids: Sequence[UUID], call_ids: Sequence[UUID]
+) -> list[Record]:
+    """See `lock_sessions.sql`. Returns `session_id, is_current, expires_at, may_take`."""
+    return await executor.fetch(_statements["lock_sessions"], project_id, session_ids, call_ids)
+
+
+async def claim_jobs(
+    executor: Executor,
+    project_id: UUID,
+    ids: Sequence[UUID],
+    session_ids: Sequence[UUID],
+    worker_ids: Sequence[str],
+) -> list[Record]:
+    """See `claim_jobs.sql`. Returns what a lease's message needs; times are microseconds."""
+    return await executor.fetch(_statements["claim_jobs"], project_id, ids, session_ids, worker_ids)
+
+
+async def find_settled(
+    executor: Executor, project_id: UUID, ids: Sequence[str], lease_seqs: Sequence[int]
+) -> list[Record]:
+    """See `find_settled.sql`. Returns `id, lease_seq, status`."""
+    return await executor.fetch(_statements["find_settled"], project_id, ids, lease_seqs)
+
+
+async def lock_beating_sessions(
+    executor: Executor, project_id: UUID, session_ids: Sequence[UUID]
+) -> list[Record]:
+    """See `lock_beating_sessions.sql`."""
+    return await executor.fetch(_statements["lock_beating_sessions"], project_id, session_ids)
+
+
+async def renew_sessions(
+    executor: Executor,
+    project_id: UUID,
+    session_ids: Sequence[UUID],
+    sequences: Sequence[int],
+    listed: Sequence[str],
+    omitted: Sequence[str],
+) -> list[Record]:
+    """See `renew_sessions.sql`. Returns `session_id, expires_at`."""
+    return await executor.fetch(
+        _statements["renew_sessions"], project_id, session_ids, sequences, listed, omitted
+    )
+
+
+async def report_progress(
+    executor: Executor,
+    project_id: UUID,
+    ids: Sequence[str],
+    lease_seqs: Sequence[int],
+    progress: Sequence[str],
+) -> None:
+    """See `report_progress.sql`. Give `ids` ascending: it is the order in which rows are locked."""
+    await executor.fetch(_statements["report_progress"], project_id, ids, lease_seqs, progress)
+
+
+async def renew_server(
+    executor: Executor, server_id: UUID, alive_for: timedelta, address: str
+) -> None:
+    """See `renew_server.sql`."""
+    await executor.fetch(_statements["renew_server"], server_id, alive_for, address)
+
+
+async def remove_server(executor: Executor, server_id: UUID) -> None:
+    """See `remove_server.sql`."""
+    await executor.fetch(_statements["remove_server"], server_id)
+
+
+async def lock_job(executor: Executor, project_id: UUID, job_id: UUID) -> Record | None:
+    """See `lock_job.sql`. Returns `status, session_id, cancel_requested_at`, or None."""
+    rows = await executor.fetch(_statements["lock_job"], project_id, job_id)
+    return rows[0] if rows else None
+
+
+async def request_cancel(executor: Executor, project_id: UUID, job_id: UUID) -> None:
+    """See `request_cancel.sql`."""
+    await executor.fetch(_statements["request_cancel"], project_id, job_id)
+
+
+async def revive_job(
+    executor: Executor, project_id: UUID, job_id: UUID, additional_attempts: int
+) -> UUID | None:
+    """See `revive_job.sql`. Returns the queue's id; None: it cannot be tried again."""
+    rows = await executor.fetch(_statements["revive_job"], project_id, job_id, additional_attempts)
+    queue_id: UUID | None = rows[0]["queue_id"] if rows else None
+    return queue_id
+
+
+async def read_call(executor: Executor, project_id: UUID, session_id: UUID) -> UUID | None:
+    """See `read_call.sql`. None: there is no such session."""
+    rows = await executor.fetch(_statements["read_call"], project_id, session_id)
+    call_id: UUID | None = rows[0]["call_id"] if rows else None
+    return call_id

@@ -1,0 +1,84 @@
+"""Compares what a call's mirror counts with the lease rows, which are the truth."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from asyncpg import Record
+
+from job_service.demanding import Demand
+from job_service.dispatching import Dispatcher
+from job_service.queries import list_held_leases, read_call
+from taskforge_core.database import Database
+from taskforge_core.tokens import encode_token
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was counted when the rows began to be read, and what was dropped since."""
+
+    demand: Demand
+    known: frozenset[int]
+    dropped: set[int]
+
+
+@contextmanager
+def reading(demand: Demand) -> Iterator[Reading]:
+    """Begin to read the rows of a call's session; use `apply` with them before it ends."""
+    dropped: set[int] = set()
+    demand.dropped.append(dropped)
+    try:
+        yield Reading(demand, frozenset(demand.held), dropped)
+    finally:
+        demand.dropped.remove(dropped)
+
+
+def apply(before: Reading, rows: Sequence[Record]) -> None:
+    """Make the mirror agree with rows of `list_held_leases` that were read since.
+
+    What was counted before and has no row was lost, or settled elsewhere. A row that was not
+    counted before is counted now, unless it was dropped meanwhile: then the row is the older news.
+    """
+    demand = before.demand
+    held = {row["lease_seq"]: row for row in rows}
+    for lease_seq in before.known - held.keys():
+        demand.report_lost(lease_seq)
+    for lease_seq, row in held.items():
+        if lease_seq in before.dropped:
+            continue
+        token = encode_token(demand.token_head, row["id"], lease_seq)
+        demand.hold(lease_seq, token, row["payload_bytes"])
+        if row["cancel_requested"]:
+            demand.report_cancelled(lease_seq)
+
+
+class Reconciler:
+    """Looks up sessions that something happened to."""
+
+    def __init__(self, database: Database, dispatcher: Dispatcher) -> None:
+        self._database = database
+        self._dispatcher = dispatcher
+
+    async def reconcile(self, demand: Demand) -> None:
+        """Bring a call up to date: replaced? leases lost? cancellations asked for?"""
+        project_id, session_id = demand.project_id, demand.session_id
+        with reading(demand) as before:
+            async with self._database.hot.acquire() as connection:
+                call_id = await read_call(connection, project_id, session_id)
+                rows = await list_held_leases(connection, project_id, [session_id])
+            if call_id != demand.call_id:
+                demand.replace()
+            apply(before, rows)
+        self._dispatcher.wake_for(demand)
+
+    async def reconcile_session(self, session_id: UUID) -> None:
+        """Bring the call of a session up to date, if this replica serves it."""
+        for demand in self._dispatcher.demands:
+            if demand.session_id == session_id:
+                await self.reconcile(demand)
+
+    async def reconcile_all(self) -> None:
+        """Bring every call up to date: notifications may have been missed."""
+        for demand in self._dispatcher.demands:
+            await self.reconcile(demand)

@@ -1,0 +1,161 @@
+"""Settles leased jobs: each by its token, in batches over all calls that come together."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from uuid import UUID
+
+from job_service.queries import find_settled
+from job_service.waking import Waker
+from taskforge.v1 import job_pb2
+from taskforge.v1 import job_service_pb2 as pb
+from taskforge_core.batching import Batcher
+from taskforge_core.database import Database
+from taskforge_core.ending import EndedLease, LeaseKey, end_leases
+from taskforge_core.errors import Aborted, TaskForgeError, to_status
+from taskforge_core.json_documents import check_json
+from taskforge_core.retrying import Ending, Failed, Released, Snoozed, Succeeded
+from taskforge_core.statuses import JobStatus
+from taskforge_core.tokens import NO_STREAM, LeaseToken, decode_token
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """One settlement: whose lease, and how it ended."""
+
+    token: LeaseToken
+    ending: Ending
+
+    @property
+    def key(self) -> LeaseKey:
+        """What the lease is found by."""
+        return (self.token.job_id, self.token.lease_seq)
+
+
+Answer = JobStatus | TaskForgeError
+
+
+class Settler:
+    """CompleteJob, FailJob, ReleaseJob and BatchSettleJobs."""
+
+    def __init__(self, database: Database, waker: Waker) -> None:
+        self._database = database
+        self._waker = waker
+        self.batcher: Batcher[Settle, JobStatus] = Batcher(self._settle_batch)
+
+    async def settle(self, settlement: pb.Settlement) -> job_pb2.JobStatus.ValueType:
+        """Settle one lease, in a batch with those of other calls.
+
+        Raises:
+            TaskForgeError: As the contract says of the single calls.
+        """
+        item = _settle(settlement, "")
+        status = await self.batcher.submit(_project_id(item.token.project_id), item)
+        return job_pb2.JobStatus.ValueType(status)
+
+    async def settle_batch(self, request: pb.BatchSettleJobsRequest) -> pb.BatchSettleJobsResponse:
+        """Settle many leases, each with a status of its own."""
+        answers: list[Answer | None] = [None] * len(request.settlements)
+        places: dict[str, list[int]] = defaultdict(list)
+        items: dict[str, list[Settle]] = defaultdict(list)
+        for place, settlement in enumerate(request.settlements):
+            try:
+                item = _settle(settlement, f"settlements[{place}].")
+            except TaskForgeError as error:
+                answers[place] = error
+                continue
+            places[item.token.project_id].append(place)
+            items[item.token.project_id].append(item)
+        batches = await asyncio.gather(
+            *(
+                self.batcher.submit_all(_project_id(project), batch)
+                for project, batch in items.items()
+            )
+        )
+        for own_places, own_answers in zip(places.values(), batches, strict=True):
+            for place, answer in zip(own_places, own_answers, strict=True):
+                answers[place] = answer
+        return pb.BatchSettleJobsResponse(
+            results=[
+                pb.SettlementResult(error=to_status(answer))
+                if isinstance(answer, TaskForgeError)
+                else pb.SettlementResult(status=job_pb2.JobStatus.ValueType(answer or 0))
+                for answer in answers
+            ]
+        )
+
+    async def _settle_batch(self, project_id: UUID, items: list[Settle]) -> Sequence[Answer]:
+        # Of equal tokens the first wins; the others get the answer that a later repeat would.
+        endings: dict[LeaseKey, Ending] = {}
+        for item in items:
+            endings.setdefault(item.key, item.ending)
+        async with self._database.hot.acquire() as connection:
+            if all(isinstance(ending, Succeeded) for ending in endings.values()):
+                # One statement: it needs no transaction around it.
+                ended = await end_leases(connection, project_id, endings, answered=True)
+            else:
+                async with connection.transaction():
+                    ended = await end_leases(connection, project_id, endings, answered=True)
+            statuses = {(lease.job_id, lease.lease_seq): lease.status for lease in ended}
+            missing = [key for key in endings if key not in statuses]
+            if missing:
+                # A statement of its own, so that it sees whatever ended these leases.
+                rows = await find_settled(
+                    connection, project_id, [key[0] for key in missing], [key[1] for key in missing]
+                )
+                for row in rows:
+                    statuses[row["id"], row["lease_seq"]] = JobStatus(row["status"])
+        self._tell(project_id, items, ended)
+        return [
+            statuses[item.key] if item.key in statuses else lease_lost(item.token) for item in items
+        ]
+
+    def _tell(self, project_id: UUID, items: Sequence[Settle], ended: Sequence[EndedLease]) -> None:
+        streamed = {item.key for item in items if item.token.server_tag != NO_STREAM}
+        untold = [lease for lease in ended if (lease.job_id, lease.lease_seq) in streamed]
+        self._waker.leases_ended(project_id, ended, untold=untold)
+
+
+def lease_lost(token: LeaseToken) -> Aborted:
+    """The error for a token whose lease is no longer held."""
+    return Aborted("LEASE_LOST", "the lease is no longer held", metadata={"job": token.job_id})
+
+
+@lru_cache(maxsize=4096)
+def _project_id(hexadecimal: str) -> UUID:
+    return UUID(hexadecimal)
+
+
+def _settle(settlement: pb.Settlement, path: str) -> Settle:
+    """What a settlement says, after checking it.
+
+    Raises:
+        InvalidArgument: `INVALID_LEASE_TOKEN` or `INVALID_JSON`.
+    """
+    token = decode_token(settlement.lease_token)
+    match settlement.WhichOneof("outcome"):
+        case "success":
+            result = settlement.success.result
+            if not result:
+                return Settle(token, Succeeded())
+            check_json(result, f"{path}success.result")
+            return Settle(token, Succeeded(result))
+        case "failure":
+            return Settle(token, _failed(settlement.failure, path))
+        case "snooze":
+            return Settle(token, Snoozed(settlement.snooze.delay.ToTimedelta()))
+        case _:
+            return Settle(token, Released())
+
+
+def _failed(failure: pb.Failure, path: str) -> Failed:
+    if failure.detail:
+        check_json(failure.detail, f"{path}failure.detail")
+    return Failed(
+        message=failure.message,
+        detail=failure.detail,
+        retryable=failure.retryable if failure.HasField("retryable") else True,
+        retry_after=failure.retry_after.ToTimedelta() if failure.HasField("retry_after") else None,
+    )

@@ -1,0 +1,61 @@
+"""Tells whoever waits: the calls of this replica directly, other replicas by notification.
+
+Call it after the commit of what it tells about.
+"""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from job_service.dispatching import Dispatcher
+from taskforge_core.ending import EndedLease
+from taskforge_core.notifications import Notifier
+from taskforge_core.statuses import JobStatus
+
+
+class Waker:
+    """The outgoing side of wake-ups; `hearing` is the incoming one."""
+
+    def __init__(self, dispatcher: Dispatcher, notifier: Notifier) -> None:
+        self._dispatcher = dispatcher
+        self._notifier = notifier
+
+    def jobs_ready(self, queue_ids: Iterable[UUID]) -> None:
+        """Jobs of these queues became ready.
+
+        Where a call of this replica can take them, the others need not be woken: its claim is on
+        the way, and if it cannot take them all, it passes the word on.
+        """
+        unserved = self._dispatcher.wake(queue_ids, pass_on=True)
+        if unserved:
+            self._notifier.notify("ready", *map(str, unserved))
+
+    def leases_ended(
+        self,
+        project_id: UUID,
+        ended: Sequence[EndedLease],
+        *,
+        untold: Iterable[EndedLease] | None = None,
+    ) -> None:
+        """Leases were ended: their sessions have room again, and their jobs may be ready.
+
+        Args:
+            project_id: Owner of the jobs.
+            ended: The leases.
+            untold: Those of them that another replica may count, where that is known (a lease
+                that went out without a stream is counted by nobody). Default: all.
+        """
+        elsewhere = []
+        candidates = ended if untold is None else set(untold)
+        for lease in ended:
+            here = self._dispatcher.lease_ended(project_id, lease.session_id, lease.lease_seq)
+            if not here and lease in candidates:
+                elsewhere.append(f"{project_id}:{lease.session_id}:{lease.lease_seq:x}")
+        if elsewhere:
+            self._notifier.notify("ended", *elsewhere)
+        ready = {lease.queue_id for lease in ended if lease.status is JobStatus.PENDING}
+        if ready:
+            self.jobs_ready(ready)
+
+    def session_changed(self, session_id: UUID) -> None:
+        """Something about a session changed that another replica's call of it must look up."""
+        self._notifier.notify("session", str(session_id))
