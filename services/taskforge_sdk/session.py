@@ -29,6 +29,9 @@ from taskforge_sdk.streaming import Streamer
 _LAST_SETTLEMENTS: Final = 5.0
 """Seconds in which the last settlements must be answered when the worker leaves."""
 
+_CALM: Final = 1.0
+"""Seconds for which settlements in flight are waited for before the stream is closed."""
+
 _REFILL: Final = 1.0
 """Seconds after an answered settlement within which new jobs may be on their way for it."""
 
@@ -125,8 +128,9 @@ class Session:
         # Each answered settlement makes the server send another job. Until the stream is closed
         # none is sent, so that no job is on its way to a worker that no longer listens.
         just_settled = time.monotonic() - self._settler.last_answer < _REFILL
-        await self._settler.pause()
+        self._settler.pause()
         self._runner.close()
+        await self._settler.calm(_CALM)
         await self._streamer.close(quietly=just_settled)
         self._settler.resume()
         await self._wait_for_handlers(grace)

@@ -76,11 +76,14 @@ class Settler:
         self._pending.append(_Entry(held, settlement))
         self._start()
 
-    async def pause(self) -> None:
-        """Begin no call until `resume`, and wait for those in flight, at most a second."""
+    def pause(self) -> None:
+        """Begin no call until `resume`."""
         self._paused = True
+
+    async def calm(self, seconds: float) -> None:
+        """Wait until no call is in flight, at most so long."""
         if self._senders:
-            await asyncio.wait(self._senders, timeout=1.0)
+            await asyncio.wait(self._senders, timeout=seconds)
 
     def resume(self) -> None:
         """Send what has piled up, and go on."""

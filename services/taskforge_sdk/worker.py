@@ -142,6 +142,7 @@ class Worker:
         self._loop = loop
         self._session = session = Session(self.session_id, options, self._registry)
         signals = (signal.SIGTERM, signal.SIGINT) if install_signal_handlers else ()
+        before = {number: signal.getsignal(number) for number in signals}
         for number in signals:
             loop.add_signal_handler(number, session.stop)
         logger.info(
@@ -155,8 +156,9 @@ class Worker:
             await session.run()
         finally:
             self._session = None
-            for number in signals:
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, handler)
 
     def stop(self) -> None:
         """Take no more jobs and leave when the running ones have ended, at most `grace` later.
