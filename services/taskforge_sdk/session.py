@@ -9,7 +9,6 @@ The heartbeat goes on until the last settlement is answered.
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,7 +96,9 @@ class Session:
         """Leave gracefully; called again: at once."""
         if self._stopping.is_set():
             self._hurrying.set()
-        self._stopping.set()
+        else:
+            self._stopping.set()
+            self._start_nothing_more()
 
     async def run(self) -> None:
         """Work until `stop`; raises what waiting does not cure, after leaving gracefully."""
@@ -123,14 +124,17 @@ class Session:
     def _hurry_heartbeat(self) -> None:
         self._heartbeater.hurry()
 
-    async def _leave(self, grace: float) -> None:
-        logger.info("leaving: %d jobs are held", len(self._holdings))
-        # Each answered settlement makes the server send another job. Until the stream is closed
-        # none is sent, so that no job is on its way to a worker that no longer listens.
-        just_settled = time.monotonic() - self._settler.last_answer < _REFILL
+    def _start_nothing_more(self) -> None:
+        # Each answered settlement makes the server send another job. None is sent from here until
+        # the stream is closed, so that no job is on its way to a worker that no longer listens.
         self._settler.pause()
         self._runner.close()
+
+    async def _leave(self, grace: float) -> None:
+        logger.info("leaving: %d jobs are held", len(self._holdings))
+        self._start_nothing_more()
         await self._settler.calm(_CALM)
+        just_settled = time.monotonic() - self._settler.last_answer < _REFILL
         await self._streamer.close(quietly=just_settled)
         self._settler.resume()
         await self._wait_for_handlers(grace)
@@ -147,7 +151,6 @@ class Session:
         try:
             await asyncio.wait({idle, hurrying}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (idle, hurrying):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            idle.cancel()
+            hurrying.cancel()
+            await asyncio.gather(idle, hurrying, return_exceptions=True)
