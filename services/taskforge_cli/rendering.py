@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +33,18 @@ def make_console() -> Console:
     return Console(highlight=False, width=_UNBOUNDED, color_system=None)
 
 
+def print_rich(renderable: RenderableType) -> None:
+    """A table; in a file or a pipe its lines end where their last word does."""
+    console = make_console()
+    if console.is_terminal:
+        console.print(renderable)
+        return
+    with console.capture() as capture:
+        console.print(renderable)
+    for line in capture.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+
+
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(to_json(document) + "\n")
@@ -57,7 +69,7 @@ def print_queues(queues: Sequence[Queue]) -> None:
             format_time(queue.created_at),
             Text(queue.description),
         )
-    make_console().print(table)
+    print_rich(table)
 
 
 def print_queue(queue: Queue) -> None:
@@ -109,7 +121,7 @@ def print_jobs(jobs: Sequence[Job], *, more: bool) -> None:
             format_time(job.created_at),
             Text(job.worker_id or "-"),
         )
-    make_console().print(table)
+    print_rich(table)
     if more:
         print_line(f"These are the newest {len(jobs)}; --limit shows more.")
 
@@ -173,7 +185,7 @@ def _print_history(job: Job) -> None:
             _took(attempt.started_at, attempt.ended_at),
             Text(attempt.worker_id or "-"),
             Text(attempt.outcome.name, style="red"),
-            Text(" ".join([attempt.message, attempt.detail_json]).strip()),
+            Text(attempt.message),
         )
     if job.status in {JobStatus.PROCESSING, JobStatus.SUCCEEDED}:
         table.add_row(
@@ -185,9 +197,8 @@ def _print_history(job: Job) -> None:
             "",
         )
     if table.row_count:
-        console = make_console()
-        console.print()
-        console.print(table)
+        print_line("")
+        print_rich(table)
 
 
 def _took(start: datetime | None, end: datetime | None) -> str:
@@ -232,7 +243,7 @@ def _print_pairs(rows: Iterable[tuple[str, str | Text]]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value if isinstance(value, Text) else Text(value))
-    make_console().print(table)
+    print_rich(table)
 
 
 def _table(*columns: str) -> Table:

@@ -116,18 +116,23 @@ def _met(job: Job, outcome: AttemptOutcome) -> bool:
 
 
 def _wait(job: Job) -> timedelta:
-    start = job.attempts[0].started_at if job.attempts else job.started_at
+    start = _first_start(job)
     if start is None or job.created_at is None:
         return timedelta(0)
     return start - job.created_at
 
 
+def _first_start(job: Job) -> datetime | None:
+    return job.attempts[0].started_at if job.attempts else job.started_at
+
+
 def _rate(jobs: Sequence[Job]) -> float:
-    created = _times(job.created_at for job in jobs)
+    """Finished jobs a second, from the first start to the last end."""
+    started = _times(_first_start(job) for job in jobs)
     completed = _times(job.completed_at for job in jobs)
-    if not created or not completed:
+    if not started or not completed:
         return 0.0
-    elapsed = (max(completed) - min(created)).total_seconds()
+    elapsed = (max(completed) - min(started)).total_seconds()
     return len(completed) / elapsed if elapsed > 0 else 0.0
 
 

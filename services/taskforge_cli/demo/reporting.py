@@ -7,7 +7,7 @@ from rich.table import Table
 
 from taskforge_cli.demo.checking import Measures, Verdict, measure
 from taskforge_cli.demo.planning import LANES, Lane
-from taskforge_cli.rendering import format_duration, make_console
+from taskforge_cli.rendering import format_duration, make_console, print_rich
 from taskforge_sdk import Job
 
 _FAULTS_SHOWN = 10
@@ -26,7 +26,7 @@ def print_table(jobs: Mapping[Lane, Sequence[Job]]) -> None:
     everything = [job for lane in LANES for job in jobs[lane]]
     table.add_section()
     table.add_row("all", "", *_cells(measure(everything)), style="bold")
-    make_console().print(table)
+    print_rich(table)
 
 
 def print_verdict(verdict: Verdict) -> None:

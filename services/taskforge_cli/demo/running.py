@@ -43,13 +43,16 @@ class Workers:
         ]  # fmt: skip
         self._killed: set[str] = set()
 
-    def kill_one(self) -> ChildProcess:
+    @property
+    def victim(self) -> ChildProcess:
+        """The one that is to be killed."""
+        return self._processes[len(self._processes) // 2]
+
+    def kill_victim(self) -> None:
         """SIGKILL: it says goodbye to nobody."""
-        victim = self._processes[len(self._processes) // 2]
-        self._killed.add(victim.name)
-        victim.send(signal.SIGKILL)
-        victim.wait(_STOP_SECONDS)
-        return victim
+        self._killed.add(self.victim.name)
+        self.victim.send(signal.SIGKILL)
+        self.victim.wait(_STOP_SECONDS)
 
     def check(self) -> None:
         """All but the killed one must be at work.
@@ -126,8 +129,7 @@ class Run:
             watcher.show(counts)
             workers.check()
             if kill and (counts.total - counts.unfinished) * 3 >= total:
-                self._kill(workers, watcher)
-                kill = False
+                kill = not self._kill_amid_work(workers, watcher)
             if counts != last:
                 last, changed_at = counts, time.monotonic()
             elif time.monotonic() - changed_at > _STALLED_AFTER_SECONDS:
@@ -147,17 +149,25 @@ class Run:
         for queue in self.queues.values():
             self._client.delete_queue(queue)
 
-    def _kill(self, workers: Workers, watcher: Watcher) -> None:
-        victim = workers.kill_one()
+    def _kill_amid_work(self, workers: Workers, watcher: Watcher) -> bool:
+        """Kill a worker that has jobs in its hands; False if it has none just now."""
+        victim = workers.victim
+        # Frozen for a moment, so that what it holds is still what it holds when it dies.
+        victim.send(signal.SIGSTOP)
         held = sum(
             job.worker_id == victim.name
             for queue in self.queues.values()
             for job in self._client.list_jobs(queue=queue, status=JobStatus.PROCESSING)
         )
+        if not held:
+            victim.send(signal.SIGCONT)
+            return False
+        workers.kill_victim()
         watcher.say(
             f"{victim.name} (process {victim.pid}) got SIGKILL with {held} jobs in its hands;"
             " the others will get them when their lease has ended."
         )
+        return True
 
     def _counts(self) -> JobCounts:
         each = [self._client.queue_stats(queue).counts for queue in self.queues.values()]

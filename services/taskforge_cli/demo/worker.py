@@ -12,7 +12,7 @@ from taskforge_sdk import Fatal, JobContext, Worker
 # Old files hold what a newer parser warns of.
 warnings.simplefilter("ignore")
 
-worker = Worker(concurrency=4, lease_duration=3)
+worker = Worker(concurrency=8, lease_duration=3)
 
 
 class UnluckyAttempt(Exception):

@@ -4,7 +4,6 @@ from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
-
 from tests.unit.cli.building import Outcome, Taskforge
 
 from taskforge_cli import application, connecting

@@ -133,7 +133,7 @@ def test_what_is_measured() -> None:
     ]
     measures = measure(jobs)
     assert (measures.jobs, measures.attempts, measures.rescued, measures.retried) == (2, 4, 1, 1)
-    assert measures.jobs_per_second == pytest.approx(0.2)
+    assert measures.jobs_per_second == pytest.approx(2 / 9)
     assert (measures.wait_p50, measures.wait_p95) == (timedelta(seconds=1), timedelta(seconds=2))
     assert measure([]).jobs_per_second == 0
 

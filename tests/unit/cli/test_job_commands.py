@@ -127,7 +127,7 @@ def test_show_prints_the_history_with_the_attempt_that_succeeded(
     rows = [line.split() for line in history.splitlines()[1:]]
     assert [row[0] for row in rows] == ["1", "2", "3"]
     assert {"3", "s", "host:1", "LEASE_EXPIRED", "gone"} <= set(rows[0])
-    assert {"250", "ms", "host:2", "FAILURE", "[red]to", "113}"} <= set(rows[1])
+    assert {"250", "ms", "host:2", "FAILURE", "[red]to", "host"} <= set(rows[1])
     assert {"500", "ms", "host:3", "SUCCEEDED"} <= set(rows[2])
 
 
