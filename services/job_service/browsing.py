@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import CTE, ColumnElement, Select, Text, cast, func, select, true, tuple_, union
+from sqlalchemy.dialects.postgresql import JSONB
 
 from job_service.conversion import stored_job
 from job_service.routing import Routes
@@ -129,7 +130,8 @@ def _conditions(request: pb.ListJobsRequest) -> list[ColumnElement[bool]]:
     if request.job_type:
         found.append(job.job_type == request.job_type)
     if request.labels:
-        found.append(job.labels.contains(orjson.dumps(dict(request.labels)).decode()))
+        wanted = orjson.dumps(dict(request.labels)).decode()
+        found.append(job.labels.contains(cast(wanted, JSONB)))
     if request.HasField("scheduled_from"):
         found.append(job.scheduled_for >= _moment(request.scheduled_from, "scheduled_from"))
     if request.HasField("scheduled_to"):
@@ -199,7 +201,7 @@ def _page(
 
 
 def _sources(project_ids: Sequence[UUID], queue_id: UUID | None) -> CTE:
-    """The queues to read: those that have jobs. Deleted ones are counted while they have history."""
+    """The queues that have jobs; deleted ones are counted while they have history."""
     return union(
         *(
             select(table.c.project_id, table.c.queue_id).where(

@@ -24,8 +24,8 @@ __all__ = ["Database", "connect_direct", "translate_database_error"]
 log = structlog.get_logger(__name__)
 
 _HOT_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
-"""Every hot statement finds its rows by an index, row by row. A plan that was made while a table was
-small and is kept while it grows must do so too: else a batch may read the table from end to end."""
+"""Every hot statement finds its rows by an index, row by row. A plan that was made while a table
+was small and is kept while it grows must do so too: else a batch may read the whole table."""
 
 _READY_TIMEOUT = 3.0
 _CLOSE_TIMEOUT = 5.0

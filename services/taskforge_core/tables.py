@@ -57,53 +57,45 @@ queues = Table(
 )
 
 
-def _shared_job_columns() -> list[Column[object]]:
-    """What a job has whether it is finished or not."""
-    return [
-        Column("project_id", UUID, primary_key=True),
-        Column("id", UUID, primary_key=True),
-        Column("queue_id", UUID, nullable=False),
-        Column("created_at", _Moment, nullable=False),
-        Column("updated_at", _Moment, nullable=False),
-        Column("scheduled_for", _Moment),
-        Column("started_at", _Moment),
-        Column("cancel_requested_at", _Moment),
-        Column("last_seq", BigInteger),
-        Column("last_status", SmallInteger),
-        Column("attempt_count", Integer, nullable=False),
-        Column("max_attempts", Integer, nullable=False),
-        Column("payload_bytes", Integer, nullable=False),
-        Column("status", SmallInteger, nullable=False),
-        Column("priority", SmallInteger, nullable=False),
-        Column("timeout", Interval),
-        Column("job_type", Text, nullable=False),
-        Column("worker_id", Text),
-        Column("payload", JSON, nullable=False),
-        Column("progress", JSON),
-        Column("attempts", JSONB, nullable=False),
-        Column("labels", JSONB),
-        Column("traceparent", Text),
-        Column("tracestate", Text),
-    ]
-
-
 jobs = Table(
     "jobs",
     metadata,
-    *_shared_job_columns(),
-    Column("session_id", UUID),
-    Column("timeout_at", _Moment),
-    Column("lease_seq", BigInteger),
-    Column("undelivered_count", SmallInteger, nullable=False),
+    Column("project_id", UUID, primary_key=True),
+    Column("id", UUID, primary_key=True),
+    Column("queue_id", UUID, nullable=False),
 )
+"""Unfinished jobs, as far as administration counts them."""
 
-job_history = Table(
-    "job_history",
+every_job = Table(
+    "every_job",
     metadata,
-    *_shared_job_columns(),
-    Column("completed_at", _Moment, nullable=False),
+    Column("project_id", UUID, primary_key=True),
+    Column("id", UUID, primary_key=True),
+    Column("queue_id", UUID, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("updated_at", _Moment, nullable=False),
+    Column("completed_at", _Moment),
+    Column("scheduled_for", _Moment),
+    Column("started_at", _Moment),
+    Column("timeout_at", _Moment),
+    Column("cancel_requested_at", _Moment),
+    Column("attempt_count", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("payload_bytes", Integer, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("timeout", Interval),
+    Column("job_type", Text, nullable=False),
+    Column("worker_id", Text),
+    Column("payload", JSON, nullable=False),
+    Column("progress", JSON),
     Column("result", JSON),
+    Column("attempts", JSONB, nullable=False),
+    Column("labels", JSONB),
+    Column("traceparent", Text),
+    Column("tracestate", Text),
 )
+"""The view over `jobs` and `job_history`."""
 
 queue_counts = Table(
     "queue_counts",
