@@ -4,11 +4,12 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -23,6 +24,8 @@ from taskforge_sdk import BlockingClient, TaskForgeError
 if TYPE_CHECKING:
     from taskforge_cli.demo.planning import Plan
     from taskforge_cli.launcher import Launcher
+
+T = TypeVar("T")
 
 
 def demo(
@@ -77,21 +80,20 @@ def demo(
         logs.mkdir()
         launcher = Launcher(settings, logs=logs, report=report_line)
         print_line(f"Starting the system, and reading {source} …")
-        with ThreadPoolExecutor(1) as thread:
-            planning = thread.submit(make_plan, source, limit)
-            with launch_failures_as_lines():
-                launcher.start()
-            try:
-                _run(
-                    planning.result(),
-                    launcher,
-                    logs,
-                    worker_count=workers,
-                    kill=kill,
-                    own_database=own_database,
-                )
-            finally:
-                launcher.stop()
+        planning = _in_background(lambda: make_plan(source, limit))
+        with launch_failures_as_lines():
+            launcher.start()
+        try:
+            _run(
+                planning.result(),
+                launcher,
+                logs,
+                worker_count=workers,
+                kill=kill,
+                own_database=own_database,
+            )
+        finally:
+            launcher.stop()
 
 
 def _run(
@@ -155,6 +157,20 @@ def _temporary_folder(keep: bool) -> Iterator[Path]:
         print_line(f"To look at the jobs: taskforge dev --data-folder {folder / 'data'}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_background(make: Callable[[], T]) -> Future[T]:
+    """Call it in a thread that nobody waits for when the demo ends early."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="demo plan", daemon=True).start()
+    return future
 
 
 def _leave(number: int, _frame: object) -> None:
