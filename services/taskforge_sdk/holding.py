@@ -15,8 +15,8 @@ from typing import Final
 
 from taskforge.v1 import job_pb2
 
-_PAST_TOKENS: Final = 20_000
-"""How many ended leases are remembered: twice what a session can hold at once."""
+_REMEMBERED: Final = 10_000
+"""How many ended leases are remembered at least: what a session can hold at once."""
 
 
 class Stop(enum.Enum):
@@ -60,7 +60,9 @@ class Holdings:
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
-        self._past: dict[str, None] = {}
+        # Two generations: forgetting the older one is cheaper than the oldest of one.
+        self._ended: set[str] = set()
+        self._ended_before: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -68,7 +70,7 @@ class Holdings:
     def take(self, lease: job_pb2.Lease) -> Held | None:
         """Begin to hold a lease; None if it was held before: it must not run twice."""
         token = lease.lease_token
-        if token in self._held or token in self._past:
+        if token in self._held or token in self._ended or token in self._ended_before:
             return None
         held = self._held[token] = Held(lease)
         return held
@@ -84,7 +86,6 @@ class Holdings:
     def forget(self, token: str) -> None:
         """Hold a lease no longer; should it be delivered (again), it is not run."""
         self._held.pop(token, None)
-        past = self._past
-        past[token] = None
-        if len(past) > _PAST_TOKENS:
-            del past[next(iter(past))]
+        if len(self._ended) >= _REMEMBERED:
+            self._ended_before, self._ended = self._ended, set()
+        self._ended.add(token)

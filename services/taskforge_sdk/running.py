@@ -180,7 +180,8 @@ class Runner:
             held.timer.cancel()
         # What was lost is the server's already, and so is what has timed out: it stays listed until
         # the server says so. What was given back while it ran is being settled.
-        if held.stop not in {Stop.LOST, Stop.TIMED_OUT} and not held.settling:
+        ours = held.stop is not Stop.LOST and held.stop is not Stop.TIMED_OUT
+        if ours and not held.settling:
             self._settler.add(held, settlement)
         while self._waiting and len(self._running) < self._slots:
             self._start(self._waiting.popleft())
