@@ -51,7 +51,7 @@ class Settler:
         Raises:
             TaskForgeError: As the contract says of the single calls.
         """
-        item = _settle(settlement, "")
+        item = _settle(settlement)
         status = await self.batcher.submit(_project_id(item.token.project_id), item)
         return job_pb2.JobStatus.ValueType(status)
 
@@ -62,7 +62,7 @@ class Settler:
         items: dict[str, list[Settle]] = defaultdict(list)
         for place, settlement in enumerate(request.settlements):
             try:
-                item = _settle(settlement, f"settlements[{place}].")
+                item = _settle(settlement, place)
             except TaskForgeError as error:
                 answers[place] = error
                 continue
@@ -128,8 +128,12 @@ def _project_id(hexadecimal: str) -> UUID:
     return UUID(hexadecimal)
 
 
-def _settle(settlement: pb.Settlement, path: str) -> Settle:
+def _settle(settlement: pb.Settlement, place: int | None = None) -> Settle:
     """What a settlement says, after checking it.
+
+    Args:
+        settlement: The settlement.
+        place: Where it stands in its batch; None: it is a single call, whose fields errors name.
 
     Raises:
         InvalidArgument: `INVALID_LEASE_TOKEN` or `INVALID_JSON`.
@@ -140,14 +144,18 @@ def _settle(settlement: pb.Settlement, path: str) -> Settle:
             result = settlement.success.result
             if not result:
                 return Settle(token, Succeeded())
-            check_json(result, f"{path}success.result")
+            check_json(result, "result" if place is None else f"{_path(place)}success.result")
             return Settle(token, Succeeded(result))
         case "failure":
-            return Settle(token, _failed(settlement.failure, path))
+            return Settle(token, _failed(settlement.failure, _path(place)))
         case "snooze":
             return Settle(token, Snoozed(settlement.snooze.delay.ToTimedelta()))
         case _:
             return Settle(token, Released())
+
+
+def _path(place: int | None) -> str:
+    return "" if place is None else f"settlements[{place}]."
 
 
 def _failed(failure: pb.Failure, path: str) -> Failed:
