@@ -67,6 +67,15 @@ async def expect_error(call: Awaitable[Any], code: grpc.StatusCode, reason: str)
     assert error.code() is code, error
     status = rpc_status.from_call(error)  # type: ignore[arg-type]
     assert status is not None, error
+    return expect_status(status, code, reason)
+
+
+def expect_status(status: status_pb2.Status, code: grpc.StatusCode, reason: str) -> Refusal:
+    """The details of a status, such as an item's of a batch, which must have this code and reason.
+
+    Which reasons some test provokes is read from the calls of this function and of `expect_error`
+    (see `test_error_reasons`): spell code and reason out.
+    """
     refusal = read_refusal(status)
     assert refusal.info.reason == reason, refusal
     assert refusal.code == code.value[0]

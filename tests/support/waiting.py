@@ -6,7 +6,9 @@ from typing import Any
 
 import asyncpg
 
-_PATIENCE = 20.0
+PATIENCE = 20.0
+"""Seconds, for what takes a moment on an idle machine."""
+
 _LOOK_EVERY = 0.01
 
 
@@ -17,11 +19,11 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
         AssertionError: It does not within 20 s.
     """
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PATIENCE):
             while not await condition():  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(_LOOK_EVERY)
     except TimeoutError:
-        raise AssertionError(f"waited {_PATIENCE} s in vain until {what}") from None
+        raise AssertionError(f"waited {PATIENCE} s in vain until {what}") from None
 
 
 async def until_blocked(pool: "asyncpg.Pool[Any]", blocker: int, waiting: int = 1) -> None:

@@ -1,0 +1,43 @@
+"""Compares all that the services store before and after: a refusal must change nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+_TEXT = "t::text"
+_TABLES = {
+    "organisations": _TEXT,
+    "projects": _TEXT,
+    "queues": _TEXT,
+    "jobs": _TEXT,
+    "job_history": _TEXT,
+    "queue_counts": _TEXT,
+    "queue_deltas": _TEXT,
+    "request_ids": _TEXT,
+    # That a call has ended is noted some time after it was answered.
+    "sessions": "(to_jsonb(t) - 'call_is_open')::text",
+}
+"""How to compare the rows of each table; those of `servers` are renewed all the time."""
+
+_ROWS = " UNION ALL ".join(
+    f"SELECT '{table}', columns.text, count(*)"
+    f" FROM (SELECT {text} AS text FROM taskforge.{table} AS t) AS columns"
+    f" GROUP BY columns.text"
+    for table, text in _TABLES.items()
+)
+
+
+async def snapshot(pool: "asyncpg.Pool[Any]") -> set[tuple[str, str, int]]:
+    """Every row of every table, with how often it is there."""
+    return {tuple(row) for row in await pool.fetch(_ROWS)}
+
+
+@asynccontextmanager
+async def unchanged(pool: "asyncpg.Pool[Any]") -> AsyncIterator[None]:
+    """What runs inside leaves every row as it was."""
+    before = await snapshot(pool)
+    yield
+    after = await snapshot(pool)
+    assert after == before, {"new": after - before, "gone": before - after}
