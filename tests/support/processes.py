@@ -40,10 +40,9 @@ def is_running(pid: int) -> bool:
     return fields[0] not in {"Z", "X"}
 
 
-def descendants(pid: int) -> dict[int, str]:
-    """All processes that the process has started, and theirs, with their command lines."""
-    parents: dict[int, int] = {}
-    commands: dict[int, str] = {}
+def descendants(pid: int) -> dict[int, tuple[int, str]]:
+    """All processes that the process has started, and theirs: their parents and command lines."""
+    everyone: dict[int, tuple[int, str]] = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
@@ -52,11 +51,10 @@ def descendants(pid: int) -> dict[int, str]:
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        parents[int(folder.name)] = int(fields[1])
-        commands[int(folder.name)] = command
-    found: dict[int, str] = {}
+        everyone[int(folder.name)] = (int(fields[1]), command)
+    found: dict[int, tuple[int, str]] = {}
     generation = {pid}
     while generation:
-        generation = {child for child, parent in parents.items() if parent in generation}
-        found |= {child: commands[child] for child in generation}
+        generation = {child for child, (parent, _) in everyone.items() if parent in generation}
+        found |= {child: everyone[child] for child in generation}
     return found

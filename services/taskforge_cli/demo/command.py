@@ -62,13 +62,15 @@ def demo(
     Postgres is the one of --database-url or TASKFORGE_DATABASE_URL, else one on a new temporary
     folder.
     """
-    from taskforge_cli.demo.planning import default_folder, make_plan
+    from taskforge_cli.demo.planning import default_folder, find_files, make_plan
     from taskforge_cli.launcher import Launcher
     from taskforge_core.logs import configure_logging
 
     source = (path or default_folder()).absolute()
     if not source.is_dir():
         raise usage_error(f"--path: there is no folder {source}")
+    if next(find_files(source), None) is None:
+        raise usage_error(f"--path: there is no file in {source}")
     settings = load_settings(database_url=database_url)
     configure_logging(settings.log_format, "warning")
     signal.signal(signal.SIGTERM, _leave)

@@ -1,0 +1,137 @@
+"""`taskforge dev`: first steps, restarts, and what is left behind."""
+
+import os
+import signal
+import socket
+from functools import partial
+from pathlib import Path
+
+from tests.support.dev_system import Command, DevSystem
+from tests.support.processes import until, until_gone
+
+from taskforge_sdk import Job, JobStatus
+
+TASKS = """
+from taskforge_sdk import JobContext, Worker
+
+worker = Worker(queues=["emails"], concurrency=20)
+
+
+@worker.job("send-email")
+async def send_email(job: JobContext) -> dict[str, str]:
+    if job.attempt == 1:
+        raise ConnectionError("no route to host")
+    return {"sent_to": job.payload["to"]}
+"""
+
+
+def _until_finished(system: DevSystem, job_id: str) -> Job:
+    with system.client() as client:
+        until(lambda: client.get_job(job_id).status.is_final, f"the job {job_id} has ended")
+        return client.get_job(job_id)
+
+
+def test_the_first_steps_of_a_stranger(open_folder: Path) -> None:
+    (open_folder / "tasks.py").write_text(TASKS)
+    with DevSystem(open_folder / "data") as dev:
+        assert "taskforge queue create emails" in dev.out.text
+        assert f'grpcurl -plaintext -d \'{{"queue": "emails"}}\' {dev.addresses["queue"]}' in (
+            dev.out.text
+        )
+        created = dev.taskforge("queue", "create", "emails", "--retry-delay", "100ms")
+        assert (created.returncode, created.stderr) == (0, "")
+        created = dev.taskforge(
+            "job", "create", "emails", "send-email", "--payload", '{"to": "ann@example.org"}'
+        )
+        assert (created.returncode, created.stderr) == (0, "")
+        job_id = created.stdout.split()[3]
+        with Command(
+            "worker", "run", "tasks:worker", variables=dev.variables, folder=open_folder
+        ) as worker:
+            assert _until_finished(dev, job_id).status is JobStatus.SUCCEEDED
+            assert worker.stop() == 0
+        shown = dev.taskforge("job", "show", job_id).stdout
+        assert '{"sent_to":"ann@example.org"}' in shown
+        history = [line.split() for line in shown.partition("ATTEMPT")[2].splitlines()[1:]]
+        assert [row[0] for row in history] == ["1", "2"]
+        assert "ConnectionError:" in history[0]
+        assert "SUCCEEDED" in history[1]
+        children = dev.processes()
+        assert dev.stop(signal.SIGINT) == 0
+        until_gone(children)
+        assert "Traceback" not in dev.err.text
+
+
+def test_a_killed_dev_leaves_no_process_and_comes_back_with_the_same_jobs(
+    open_folder: Path,
+) -> None:
+    with DevSystem(open_folder / "data") as dev:
+        with dev.client() as client:
+            client.create_queue("kept")
+            kept = [client.create_job("kept", "t", {"n": n}).id for n in range(3)]
+        children = dev.processes()
+        words = " ".join(children.values())
+        for name in ("queue_service", "job_service", "scheduler_service", "postgres"):
+            assert name in words
+        dev.stop(signal.SIGKILL)
+        until_gone(children)
+    with DevSystem(open_folder / "data") as dev, dev.client() as client:
+        assert [job.id for job in client.list_jobs(queue="kept")] == kept[::-1]
+        client.create_job("kept", "t")
+        assert client.queue_stats("kept").counts.pending == 4
+
+
+def test_what_dies_is_started_again(open_folder: Path) -> None:
+    with DevSystem(open_folder / "data") as dev, dev.client() as client:
+        client.create_queue("again")
+        for name, words in (
+            ("queue_service", "queue_service was killed by SIGKILL; starting it again in 0.5 s"),
+            ("job_service", "job_service was killed by SIGKILL; starting it again in 0.5 s"),
+            ("scheduler_service", "scheduler_service was killed by SIGKILL"),
+            ("postgres", "Postgres has died; starting it again"),
+        ):
+            victim = dev.pid_of(name)
+            os.kill(victim, signal.SIGKILL)
+            dev.until_says(words)
+            until_gone([victim])
+            until(partial(dev.has, name), f"{name} is back")
+            # The client repeats its calls until the server and its database are there.
+            job = client.create_job("again", "t")
+            assert client.get_job(job.id).status is JobStatus.PENDING
+            assert client.get_queue("again").name == "again"
+        assert client.queue_stats("again").counts.pending == 4
+
+
+def test_a_data_folder_in_use_is_one_line(dev: DevSystem) -> None:
+    folder = dev.data_folder
+    second = dev.taskforge(
+        "dev", "--data-folder", str(folder), "--queue-port", "0", "--job-port", "0"
+    )
+    assert second.returncode == 1
+    assert second.stderr.splitlines()[-1] == (
+        f"error: the data folder {folder} is in use by another process"
+    )
+    assert dev.taskforge("queue", "list").returncode == 0
+
+
+def test_a_port_in_use_is_one_line(open_folder: Path, dev: DevSystem) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = dev.taskforge(
+            "dev", "--data-folder", str(open_folder), "--queue-port", "0", "--job-port", str(port)
+        )
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == f"error: port {port} is in use by another process"
+    assert not list(open_folder.iterdir())
+
+
+def test_a_database_that_is_not_there_is_one_line(dev: DevSystem) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    refused = dev.taskforge(
+        "dev", "--database-url", f"postgresql://x@127.0.0.1:{port}/x", "--queue-port", "0",
+        "--job-port", "0",
+    )  # fmt: skip
+    assert refused.returncode == 3
+    assert refused.stderr.splitlines()[-1].startswith("error: cannot reach the database: ")
+    assert "Traceback" not in refused.stderr
