@@ -44,6 +44,8 @@ queues = Table(
     Column("description", Text, nullable=False),
     Column("priority", SmallInteger, nullable=False),
     Column("is_active", Boolean, nullable=False),
+    Column("accepts_jobs", Boolean, nullable=False),
+    Column("resume_at", _Moment),
     Column("max_retries", Integer),
     Column("timeout", Interval),
     Column("retry_delay", Interval),
@@ -51,6 +53,14 @@ queues = Table(
     Column("backoff_multiplier", Double),
     Column("retry_jitter", Double),
     Column("max_payload_bytes", Integer),
+    Column("max_concurrent_jobs", Integer),
+    Column("rate_limit_per_minute", Integer),
+    Column("dead_letter_queue_id", UUID),
+    Column("delays_by_priority", Boolean, nullable=False),
+    Column("delay_low", Interval),
+    Column("delay_medium", Interval),
+    Column("delay_high", Interval),
+    Column("delay_urgent", Interval),
     Column("created_at", _Moment, nullable=False),
     Column("updated_at", _Moment, nullable=False),
     Column("deleted_at", _Moment),
@@ -94,6 +104,10 @@ every_job = Table(
     Column("labels", JSONB),
     Column("traceparent", Text),
     Column("tracestate", Text),
+    Column("origin_job_id", UUID),
+    Column("origin_queue_id", UUID),
+    Column("origin_failed_at", _Moment),
+    Column("dead_letter_job_id", UUID),
 )
 """The view over `jobs` and `job_history`."""
 
@@ -126,4 +140,5 @@ sessions = Table(
     Column("must_heartbeat", Boolean, nullable=False),
     Column("listed", ARRAY(BigInteger), nullable=False),
     Column("omitted", ARRAY(BigInteger), nullable=False),
+    Column("draining", Boolean, nullable=False),
 )

@@ -103,6 +103,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 23
     """INTERNAL: a fault in TaskForge. Metadata: `request_id` as it stands in the server's log."""
+    ERROR_REASON_DEAD_LETTER_CYCLE: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION: the dead-letter queue would lead back to the queue itself.
+    Metadata: `queue`, `dead_letter_queue`.
+    """
+    ERROR_REASON_QUEUE_IN_USE: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION: another queue names this one as its dead-letter queue. Metadata: `queue`,
+    `used_by`.
+    """
+    ERROR_REASON_JOB_DEAD_LETTERED: _ErrorReason.ValueType  # 26
+    """FAILED_PRECONDITION: a job was made for this one in a dead-letter queue; redrive or retry that
+    one. Metadata: `job`, `dead_letter_job`.
+    """
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 27
+    """NOT_FOUND: there is no such session that the caller may see. Metadata: `session_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The gRPC code that goes with each reason stands in its comment."""
@@ -180,4 +194,18 @@ new connection finds another replica.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23
 """INTERNAL: a fault in TaskForge. Metadata: `request_id` as it stands in the server's log."""
+ERROR_REASON_DEAD_LETTER_CYCLE: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION: the dead-letter queue would lead back to the queue itself.
+Metadata: `queue`, `dead_letter_queue`.
+"""
+ERROR_REASON_QUEUE_IN_USE: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION: another queue names this one as its dead-letter queue. Metadata: `queue`,
+`used_by`.
+"""
+ERROR_REASON_JOB_DEAD_LETTERED: ErrorReason.ValueType  # 26
+"""FAILED_PRECONDITION: a job was made for this one in a dead-letter queue; redrive or retry that
+one. Metadata: `job`, `dead_letter_job`.
+"""
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 27
+"""NOT_FOUND: there is no such session that the caller may see. Metadata: `session_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -266,6 +266,8 @@ class Job(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TRACESTATE_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_JOB_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server; later jobs sort after earlier ones."""
     queue_id: _builtins.str
@@ -296,6 +298,8 @@ class Job(_message.Message):
     """As in JobSpec."""
     tracestate: _builtins.str
     """As in JobSpec."""
+    dead_letter_job_id: _builtins.str
+    """UUID of the job that was made for it in a dead-letter queue when it failed; empty otherwise."""
     @_builtins.property
     def scheduled_for(self) -> _timestamp_pb2.Timestamp:
         """When it becomes ready, or became ready: set for a job created for later, and for one that waits
@@ -338,6 +342,10 @@ class Job(_message.Message):
     def cancel_requested_at(self) -> _timestamp_pb2.Timestamp:
         """When its cancellation was asked for while it ran. Not set otherwise."""
 
+    @_builtins.property
+    def origin(self) -> Global___JobOrigin:
+        """Where it comes from, if it was made for a job that failed in another queue."""
+
     def __init__(
         self,
         *,
@@ -365,14 +373,48 @@ class Job(_message.Message):
         traceparent: _builtins.str = ...,
         tracestate: _builtins.str = ...,
         cancel_requested_at: _timestamp_pb2.Timestamp | None = ...,
+        origin: Global___JobOrigin | None = ...,
+        dead_letter_job_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "scheduled_for", b"scheduled_for", "started_at", b"started_at", "timeout", b"timeout", "timeout_at", b"timeout_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "origin", b"origin", "scheduled_for", b"scheduled_for", "started_at", b"started_at", "timeout", b"timeout", "timeout_at", b"timeout_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "id", b"id", "job_type", b"job_type", "labels", b"labels", "max_attempts", b"max_attempts", "payload", b"payload", "priority", b"priority", "progress", b"progress", "project_id", b"project_id", "queue_id", b"queue_id", "result", b"result", "scheduled_for", b"scheduled_for", "started_at", b"started_at", "status", b"status", "timeout", b"timeout", "timeout_at", b"timeout_at", "traceparent", b"traceparent", "tracestate", b"tracestate", "updated_at", b"updated_at", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "attempts", b"attempts", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "dead_letter_job_id", b"dead_letter_job_id", "id", b"id", "job_type", b"job_type", "labels", b"labels", "max_attempts", b"max_attempts", "origin", b"origin", "payload", b"payload", "priority", b"priority", "progress", b"progress", "project_id", b"project_id", "queue_id", b"queue_id", "result", b"result", "scheduled_for", b"scheduled_for", "started_at", b"started_at", "status", b"status", "timeout", b"timeout", "timeout_at", b"timeout_at", "traceparent", b"traceparent", "tracestate", b"tracestate", "updated_at", b"updated_at", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class JobOrigin(_message.Message):
+    """Where a job of a dead-letter queue comes from. Kept when it is redriven."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_ID_FIELD_NUMBER: _builtins.int
+    FAILED_AT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """UUID of the job that failed."""
+    queue_id: _builtins.str
+    """UUID of the queue in which it failed, to which RedriveJobs takes this job back."""
+    @_builtins.property
+    def failed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it failed."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        queue_id: _builtins.str = ...,
+        failed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failed_at", b"failed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_at", b"failed_at", "job_id", b"job_id", "queue_id", b"queue_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobOrigin: _TypeAlias = JobOrigin  # noqa: Y015
 
 @_typing.final
 class FailedAttempt(_message.Message):

@@ -111,6 +111,16 @@ class JobServiceStub:
                 request_serializer=taskforge_dot_v1_dot_job__service__pb2.BatchSettleJobsRequest.SerializeToString,
                 response_deserializer=taskforge_dot_v1_dot_job__service__pb2.BatchSettleJobsResponse.FromString,
                 _registered_method=True)
+        self.UpdateWorker = channel.unary_unary(
+                '/taskforge.v1.JobService/UpdateWorker',
+                request_serializer=taskforge_dot_v1_dot_job__service__pb2.UpdateWorkerRequest.SerializeToString,
+                response_deserializer=taskforge_dot_v1_dot_job__service__pb2.UpdateWorkerResponse.FromString,
+                _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/taskforge.v1.JobService/ListWorkers',
+                request_serializer=taskforge_dot_v1_dot_job__service__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=taskforge_dot_v1_dot_job__service__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -174,8 +184,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryJob(self, request, context):
-        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-        (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND` where its queue is
+        deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`, `JOB_DEAD_LETTERED`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,6 +247,21 @@ class JobServiceServicer:
     def BatchSettleJobs(self, request, context):
         """Settles up to 1,000 leased jobs, each with a status of its own, with the reasons of the single
         calls.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateWorker(self, request, context):
+        """Changes how many jobs a session takes, on its open stream too. NOT_FOUND (`SESSION_NOT_FOUND`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkers(self, request, context):
+        """Lists the sessions that hold jobs, have an open stream, or have sent a heartbeat within a day.
+        INVALID_ARGUMENT (`INVALID_PAGE_TOKEN`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -314,6 +339,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.BatchSettleJobs,
                     request_deserializer=taskforge_dot_v1_dot_job__service__pb2.BatchSettleJobsRequest.FromString,
                     response_serializer=taskforge_dot_v1_dot_job__service__pb2.BatchSettleJobsResponse.SerializeToString,
+            ),
+            'UpdateWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateWorker,
+                    request_deserializer=taskforge_dot_v1_dot_job__service__pb2.UpdateWorkerRequest.FromString,
+                    response_serializer=taskforge_dot_v1_dot_job__service__pb2.UpdateWorkerResponse.SerializeToString,
+            ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=taskforge_dot_v1_dot_job__service__pb2.ListWorkersRequest.FromString,
+                    response_serializer=taskforge_dot_v1_dot_job__service__pb2.ListWorkersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -701,6 +736,60 @@ class JobService:
             '/taskforge.v1.JobService/BatchSettleJobs',
             taskforge_dot_v1_dot_job__service__pb2.BatchSettleJobsRequest.SerializeToString,
             taskforge_dot_v1_dot_job__service__pb2.BatchSettleJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskforge.v1.JobService/UpdateWorker',
+            taskforge_dot_v1_dot_job__service__pb2.UpdateWorkerRequest.SerializeToString,
+            taskforge_dot_v1_dot_job__service__pb2.UpdateWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskforge.v1.JobService/ListWorkers',
+            taskforge_dot_v1_dot_job__service__pb2.ListWorkersRequest.SerializeToString,
+            taskforge_dot_v1_dot_job__service__pb2.ListWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

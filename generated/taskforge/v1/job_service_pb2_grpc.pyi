@@ -79,8 +79,8 @@ class JobServiceStub:
     cancelled job changes nothing.
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
-    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-    (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND` where its queue is
+    deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`, `JOB_DEAD_LETTERED`).
     """
     LeaseJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.LeaseJobsRequest, _job_service_pb2.LeaseJobsResponse]
     """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
@@ -114,6 +114,12 @@ class JobServiceStub:
     BatchSettleJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchSettleJobsRequest, _job_service_pb2.BatchSettleJobsResponse]
     """Settles up to 1,000 leased jobs, each with a status of its own, with the reasons of the single
     calls.
+    """
+    UpdateWorker: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.UpdateWorkerRequest, _job_service_pb2.UpdateWorkerResponse]
+    """Changes how many jobs a session takes, on its open stream too. NOT_FOUND (`SESSION_NOT_FOUND`)."""
+    ListWorkers: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListWorkersRequest, _job_service_pb2.ListWorkersResponse]
+    """Lists the sessions that hold jobs, have an open stream, or have sent a heartbeat within a day.
+    INVALID_ARGUMENT (`INVALID_PAGE_TOKEN`).
     """
 
 @_typing.type_check_only
@@ -153,8 +159,8 @@ class JobServiceAsyncStub(JobServiceStub):
     cancelled job changes nothing.
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
-    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-    (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND` where its queue is
+    deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`, `JOB_DEAD_LETTERED`).
     """
     LeaseJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.LeaseJobsRequest, _job_service_pb2.LeaseJobsResponse]  # type: ignore[assignment]
     """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
@@ -188,6 +194,12 @@ class JobServiceAsyncStub(JobServiceStub):
     BatchSettleJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchSettleJobsRequest, _job_service_pb2.BatchSettleJobsResponse]  # type: ignore[assignment]
     """Settles up to 1,000 leased jobs, each with a status of its own, with the reasons of the single
     calls.
+    """
+    UpdateWorker: _aio.UnaryUnaryMultiCallable[_job_service_pb2.UpdateWorkerRequest, _job_service_pb2.UpdateWorkerResponse]  # type: ignore[assignment]
+    """Changes how many jobs a session takes, on its open stream too. NOT_FOUND (`SESSION_NOT_FOUND`)."""
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListWorkersRequest, _job_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    """Lists the sessions that hold jobs, have an open stream, or have sent a heartbeat within a day.
+    INVALID_ARGUMENT (`INVALID_PAGE_TOKEN`).
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -266,8 +278,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.RetryJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.RetryJobResponse, _abc.Awaitable[_job_service_pb2.RetryJobResponse]]:
-        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-        (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND` where its queue is
+        deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`, `JOB_DEAD_LETTERED`).
         """
 
     @_abc_1.abstractmethod
@@ -343,6 +355,24 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.BatchSettleJobsResponse, _abc.Awaitable[_job_service_pb2.BatchSettleJobsResponse]]:
         """Settles up to 1,000 leased jobs, each with a status of its own, with the reasons of the single
         calls.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateWorker(
+        self,
+        request: _job_service_pb2.UpdateWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.UpdateWorkerResponse, _abc.Awaitable[_job_service_pb2.UpdateWorkerResponse]]:
+        """Changes how many jobs a session takes, on its open stream too. NOT_FOUND (`SESSION_NOT_FOUND`)."""
+
+    @_abc_1.abstractmethod
+    def ListWorkers(
+        self,
+        request: _job_service_pb2.ListWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ListWorkersResponse, _abc.Awaitable[_job_service_pb2.ListWorkersResponse]]:
+        """Lists the sessions that hold jobs, have an open stream, or have sent a heartbeat within a day.
+        INVALID_ARGUMENT (`INVALID_PAGE_TOKEN`).
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

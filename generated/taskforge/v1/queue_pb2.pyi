@@ -35,6 +35,8 @@ class Queue(_message.Message):
     IS_ACTIVE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    ACCEPTS_JOBS_FIELD_NUMBER: _builtins.int
+    RESUME_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     project_id: _builtins.str
@@ -48,8 +50,10 @@ class Queue(_message.Message):
     any other queue that the worker has subscribed to.
     """
     is_active: _builtins.bool
-    """False while the queue is paused: no job is handed out and no new one is taken. Running jobs
-    finish and settle.
+    """False while the queue is paused: no job is handed out. Running jobs finish and settle."""
+    accepts_jobs: _builtins.bool
+    """False while the queue is paused without `keep_accepting`: new jobs are refused with
+    `QUEUE_PAUSED`.
     """
     @_builtins.property
     def settings(self) -> Global___QueueSettings:
@@ -63,6 +67,10 @@ class Queue(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When the queue was last changed, by the database's clock."""
 
+    @_builtins.property
+    def resume_at(self) -> _timestamp_pb2.Timestamp:
+        """When the paused queue opens by itself. Not set otherwise."""
+
     def __init__(
         self,
         *,
@@ -75,10 +83,12 @@ class Queue(_message.Message):
         is_active: _builtins.bool = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        accepts_jobs: _builtins.bool = ...,
+        resume_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "settings", b"settings", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "resume_at", b"resume_at", "settings", b"settings", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "description", b"description", "id", b"id", "is_active", b"is_active", "name", b"name", "priority", b"priority", "project_id", b"project_id", "settings", b"settings", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_jobs", b"accepts_jobs", "created_at", b"created_at", "description", b"description", "id", b"id", "is_active", b"is_active", "name", b"name", "priority", b"priority", "project_id", b"project_id", "resume_at", b"resume_at", "settings", b"settings", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,6 +109,10 @@ class QueueSettings(_message.Message):
     BACKOFF_MULTIPLIER_FIELD_NUMBER: _builtins.int
     RETRY_JITTER_FIELD_NUMBER: _builtins.int
     MAX_PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_JOBS_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_QUEUE_ID_FIELD_NUMBER: _builtins.int
+    DELAY_BY_PRIORITY_FIELD_NUMBER: _builtins.int
     max_retries: _builtins.int
     """How often a failed job is tried again, so that a job has `max_retries + 1` attempts. A job's
     own `max_attempts` wins. 0 to 99; default 2, which gives 3 attempts.
@@ -115,6 +129,21 @@ class QueueSettings(_message.Message):
     """The largest payload that the queue takes, in bytes. 1 to 1,048,576 (1 MiB); default 262,144
     (256 KiB).
     """
+    max_concurrent_jobs: _builtins.int
+    """How many of the queue's jobs may be leased at once, over all workers and replicas. Never
+    exceeded. A lower limit lets what runs finish and holds for the next lease. 1 to 100,000;
+    default: no limit.
+    """
+    rate_limit_per_minute: _builtins.int
+    """How many leases of the queue's jobs may start in any 60 s, over all workers and replicas. Never
+    exceeded; a lease that is given back counts too. 1 to 1,000,000; default: no limit.
+    """
+    dead_letter_queue_id: _builtins.str
+    """UUID of the queue, in the same project, that gets a new job for each job of this one that ends
+    as FAILED: with its payload, labels, trace context and failed attempts, and an `origin`. It is
+    made in the same transaction, whatever the pause, payload limit or delay of that queue. Refused
+    where it would lead back to this queue (`DEAD_LETTER_CYCLE`). Default: none.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long an attempt may run, from its lease on. An attempt that takes longer ends as TIMED_OUT
@@ -130,6 +159,12 @@ class QueueSettings(_message.Message):
     def max_retry_delay(self) -> _duration_pb2.Duration:
         """The longest wait between two attempts, before jitter. 0 to 7 days; default 1 h."""
 
+    @_builtins.property
+    def delay_by_priority(self) -> Global___PriorityDelays:
+        """Lets each new job wait before it is ready, the longer the lower its priority. Default: no job
+        waits; `{}`: the delays that PriorityDelays states.
+        """
+
     def __init__(
         self,
         *,
@@ -140,29 +175,85 @@ class QueueSettings(_message.Message):
         backoff_multiplier: _builtins.float | None = ...,
         retry_jitter: _builtins.float | None = ...,
         max_payload_bytes: _builtins.int | None = ...,
+        max_concurrent_jobs: _builtins.int | None = ...,
+        rate_limit_per_minute: _builtins.int | None = ...,
+        dead_letter_queue_id: _builtins.str = ...,
+        delay_by_priority: Global___PriorityDelays | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "_max_payload_bytes", b"_max_payload_bytes", "_max_retries", b"_max_retries", "_retry_jitter", b"_retry_jitter", "backoff_multiplier", b"backoff_multiplier", "max_payload_bytes", b"max_payload_bytes", "max_retries", b"max_retries", "max_retry_delay", b"max_retry_delay", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "_max_concurrent_jobs", b"_max_concurrent_jobs", "_max_payload_bytes", b"_max_payload_bytes", "_max_retries", b"_max_retries", "_rate_limit_per_minute", b"_rate_limit_per_minute", "_retry_jitter", b"_retry_jitter", "backoff_multiplier", b"backoff_multiplier", "delay_by_priority", b"delay_by_priority", "max_concurrent_jobs", b"max_concurrent_jobs", "max_payload_bytes", b"max_payload_bytes", "max_retries", b"max_retries", "max_retry_delay", b"max_retry_delay", "rate_limit_per_minute", b"rate_limit_per_minute", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "_max_payload_bytes", b"_max_payload_bytes", "_max_retries", b"_max_retries", "_retry_jitter", b"_retry_jitter", "backoff_multiplier", b"backoff_multiplier", "max_payload_bytes", b"max_payload_bytes", "max_retries", b"max_retries", "max_retry_delay", b"max_retry_delay", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "_max_concurrent_jobs", b"_max_concurrent_jobs", "_max_payload_bytes", b"_max_payload_bytes", "_max_retries", b"_max_retries", "_rate_limit_per_minute", b"_rate_limit_per_minute", "_retry_jitter", b"_retry_jitter", "backoff_multiplier", b"backoff_multiplier", "dead_letter_queue_id", b"dead_letter_queue_id", "delay_by_priority", b"delay_by_priority", "max_concurrent_jobs", b"max_concurrent_jobs", "max_payload_bytes", b"max_payload_bytes", "max_retries", b"max_retries", "max_retry_delay", b"max_retry_delay", "rate_limit_per_minute", b"rate_limit_per_minute", "retry_delay", b"retry_delay", "retry_jitter", b"retry_jitter", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backoff_multiplier: _TypeAlias = _typing.Literal["backoff_multiplier"]  # noqa: Y015
     _WhichOneofArgType__backoff_multiplier: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_jobs: _TypeAlias = _typing.Literal["max_concurrent_jobs"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_jobs: _TypeAlias = _typing.Literal["_max_concurrent_jobs", b"_max_concurrent_jobs"]  # noqa: Y015
     _WhichOneofReturnType__max_payload_bytes: _TypeAlias = _typing.Literal["max_payload_bytes"]  # noqa: Y015
     _WhichOneofArgType__max_payload_bytes: _TypeAlias = _typing.Literal["_max_payload_bytes", b"_max_payload_bytes"]  # noqa: Y015
     _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
     _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
+    _WhichOneofReturnType__rate_limit_per_minute: _TypeAlias = _typing.Literal["rate_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__rate_limit_per_minute: _TypeAlias = _typing.Literal["_rate_limit_per_minute", b"_rate_limit_per_minute"]  # noqa: Y015
     _WhichOneofReturnType__retry_jitter: _TypeAlias = _typing.Literal["retry_jitter"]  # noqa: Y015
     _WhichOneofArgType__retry_jitter: _TypeAlias = _typing.Literal["_retry_jitter", b"_retry_jitter"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_multiplier) -> _WhichOneofReturnType__backoff_multiplier | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_jobs) -> _WhichOneofReturnType__max_concurrent_jobs | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_payload_bytes) -> _WhichOneofReturnType__max_payload_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_retries) -> _WhichOneofReturnType__max_retries | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_limit_per_minute) -> _WhichOneofReturnType__rate_limit_per_minute | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_jitter) -> _WhichOneofReturnType__retry_jitter | None: ...
 
 Global___QueueSettings: _TypeAlias = QueueSettings  # noqa: Y015
+
+@_typing.final
+class PriorityDelays(_message.Message):
+    """How long new jobs wait before they are ready, by their priority. A job that is scheduled for a
+    later time waits until then.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    MEDIUM_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    URGENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def low(self) -> _duration_pb2.Duration:
+        """For priorities 0 to 2. 0 to 1 h; default 30 s."""
+
+    @_builtins.property
+    def medium(self) -> _duration_pb2.Duration:
+        """For priorities 3 to 5. 0 to 1 h; default 10 s."""
+
+    @_builtins.property
+    def high(self) -> _duration_pb2.Duration:
+        """For priorities 6 and 7. 0 to 1 h; default 5 s."""
+
+    @_builtins.property
+    def urgent(self) -> _duration_pb2.Duration:
+        """For priorities 8 and 9. 0 to 1 h; default 0."""
+
+    def __init__(
+        self,
+        *,
+        low: _duration_pb2.Duration | None = ...,
+        medium: _duration_pb2.Duration | None = ...,
+        high: _duration_pb2.Duration | None = ...,
+        urgent: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "medium", b"medium", "urgent", b"urgent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "medium", b"medium", "urgent", b"urgent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriorityDelays: _TypeAlias = PriorityDelays  # noqa: Y015
 
 @_typing.final
 class JobCounts(_message.Message):

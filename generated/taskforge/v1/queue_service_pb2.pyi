@@ -8,7 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from taskforge.v1 import job_pb2 as _job_pb2
 from taskforge.v1 import queue_pb2 as _queue_pb2
 import builtins as _builtins
 import sys
@@ -330,19 +332,31 @@ class PauseQueueRequest(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    KEEP_ACCEPTING_FIELD_NUMBER: _builtins.int
+    RESUME_AT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """UUID of the project. Default: the project `default`."""
     queue: _builtins.str
     """The queue's id, or its name within the project."""
+    keep_accepting: _builtins.bool
+    """True: the queue still takes new jobs, which wait. Default false."""
+    @_builtins.property
+    def resume_at(self) -> _timestamp_pb2.Timestamp:
+        """When the queue opens by itself, within a second. A time that has passed opens it at once.
+        Default: when ResumeQueue is called.
+        """
+
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         queue: _builtins.str = ...,
+        keep_accepting: _builtins.bool = ...,
+        resume_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume_at", b"resume_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["project_id", b"project_id", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_accepting", b"keep_accepting", "project_id", b"project_id", "queue", b"queue", "resume_at", b"resume_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,3 +501,137 @@ class GetQueueStatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQueueStatsResponse: _TypeAlias = GetQueueStatsResponse  # noqa: Y015
+
+@_typing.final
+class PurgeQueueRequest(_message.Message):
+    """What PurgeQueue needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """UUID of the project. Default: the project `default`."""
+    queue: _builtins.str
+    """The queue's id, or its name within the project."""
+    dry_run: _builtins.bool
+    """True: only count. Default false."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.JobStatus.ValueType]:
+        """Which jobs to remove, at least one status: PENDING, SCHEDULED, SUCCEEDED, FAILED, CANCELLED.
+        What was created or finished after the call began may stay.
+        """
+
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        statuses: _abc.Iterable[_job_pb2.JobStatus.ValueType] | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "project_id", b"project_id", "queue", b"queue", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeQueueRequest: _TypeAlias = PurgeQueueRequest  # noqa: Y015
+
+@_typing.final
+class PurgeQueueResponse(_message.Message):
+    """What PurgeQueue removed, or would remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_JOBS_FIELD_NUMBER: _builtins.int
+    DELETED_JOBS_FIELD_NUMBER: _builtins.int
+    cancelled_jobs: _builtins.int
+    """Waiting jobs that ended as CANCELLED."""
+    deleted_jobs: _builtins.int
+    """Finished jobs that were deleted."""
+    def __init__(
+        self,
+        *,
+        cancelled_jobs: _builtins.int = ...,
+        deleted_jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_jobs", b"cancelled_jobs", "deleted_jobs", b"deleted_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurgeQueueResponse: _TypeAlias = PurgeQueueResponse  # noqa: Y015
+
+@_typing.final
+class RedriveJobsRequest(_message.Message):
+    """What RedriveJobs needs. Filters combine: a job must meet them all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    JOB_TYPE_FIELD_NUMBER: _builtins.int
+    ORIGIN_QUEUE_FIELD_NUMBER: _builtins.int
+    MAX_JOBS_FIELD_NUMBER: _builtins.int
+    JOBS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    """UUID of the project. Default: the project `default`."""
+    queue: _builtins.str
+    """The dead-letter queue's id, or its name within the project."""
+    job_type: _builtins.str
+    """Only jobs of this type. Default: every type."""
+    origin_queue: _builtins.str
+    """Only jobs that came from this queue: its id, or its name within the project. Default: from any."""
+    max_jobs: _builtins.int
+    """At most this many jobs, oldest first, 1 to 1,000,000. Default 0: all."""
+    jobs_per_second: _builtins.int
+    """How many of them become ready in each second; the others are SCHEDULED until their turn.
+    1 to 10,000. Default 0: all at once.
+    """
+    dry_run: _builtins.bool
+    """True: only count. Default false."""
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        job_type: _builtins.str = ...,
+        origin_queue: _builtins.str = ...,
+        max_jobs: _builtins.int = ...,
+        jobs_per_second: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "job_type", b"job_type", "jobs_per_second", b"jobs_per_second", "max_jobs", b"max_jobs", "origin_queue", b"origin_queue", "project_id", b"project_id", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveJobsRequest: _TypeAlias = RedriveJobsRequest  # noqa: Y015
+
+@_typing.final
+class RedriveJobsResponse(_message.Message):
+    """What RedriveJobs took back, or would take back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REDRIVEN_JOBS_FIELD_NUMBER: _builtins.int
+    redriven_jobs: _builtins.int
+    """How many jobs."""
+    def __init__(
+        self,
+        *,
+        redriven_jobs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["redriven_jobs", b"redriven_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedriveJobsResponse: _TypeAlias = RedriveJobsResponse  # noqa: Y015

@@ -80,6 +80,16 @@ class QueueServiceStub:
                 request_serializer=taskforge_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.SerializeToString,
                 response_deserializer=taskforge_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.FromString,
                 _registered_method=True)
+        self.PurgeQueue = channel.unary_unary(
+                '/taskforge.v1.QueueService/PurgeQueue',
+                request_serializer=taskforge_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.SerializeToString,
+                response_deserializer=taskforge_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.FromString,
+                _registered_method=True)
+        self.RedriveJobs = channel.unary_unary(
+                '/taskforge.v1.QueueService/RedriveJobs',
+                request_serializer=taskforge_dot_v1_dot_queue__service__pb2.RedriveJobsRequest.SerializeToString,
+                response_deserializer=taskforge_dot_v1_dot_queue__service__pb2.RedriveJobsResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer:
@@ -92,7 +102,8 @@ class QueueServiceServicer:
     """
 
     def CreateQueue(self, request, context):
-        """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name.
+        """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
+        NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,8 +124,9 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateQueue(self, request, context):
-        """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`),
-        INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`QUEUE_NAME_TAKEN`).
+        """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`, also for a
+        dead-letter queue that is not there), INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
+        (`QUEUE_NAME_TAKEN`), FAILED_PRECONDITION (`DEAD_LETTER_CYCLE`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,16 +134,17 @@ class QueueServiceServicer:
 
     def DeleteQueue(self, request, context):
         """Deletes a queue that has no unfinished job. Its finished jobs stay readable until retention
-        removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`).
+        removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`,
+        `QUEUE_IN_USE` where another queue names it as its dead-letter queue).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseQueue(self, request, context):
-        """Stops handing out the queue's jobs and taking new ones, which are refused with `QUEUE_PAUSED`.
-        Running jobs finish and settle. Pausing a paused queue changes nothing.
-        NOT_FOUND (`QUEUE_NOT_FOUND`).
+        """Stops handing out the queue's jobs and, unless `keep_accepting`, taking new ones, which are
+        refused with `QUEUE_PAUSED`. Running jobs finish and settle. Pausing a paused queue sets
+        `keep_accepting` and `resume_at` anew. NOT_FOUND (`QUEUE_NOT_FOUND`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +161,24 @@ class QueueServiceServicer:
     def GetQueueStats(self, request, context):
         """Counts the queue's jobs by status. The cost does not depend on how many there are.
         NOT_FOUND (`QUEUE_NOT_FOUND`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeQueue(self, request, context):
+        """Removes a queue's jobs of the given statuses: those that wait end as CANCELLED, finished ones
+        are deleted. Running jobs are never touched. Works in batches: what was removed before an error
+        stays removed. NOT_FOUND (`QUEUE_NOT_FOUND`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedriveJobs(self, request, context):
+        """Takes waiting jobs of a dead-letter queue back to the queues they came from: the same job, with
+        no attempt used and `origin` kept. A job whose origin queue is deleted, and one that did not
+        come from another queue, stays. NOT_FOUND (`QUEUE_NOT_FOUND`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,6 +226,16 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.GetQueueStats,
                     request_deserializer=taskforge_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.FromString,
                     response_serializer=taskforge_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.SerializeToString,
+            ),
+            'PurgeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeQueue,
+                    request_deserializer=taskforge_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.FromString,
+                    response_serializer=taskforge_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.SerializeToString,
+            ),
+            'RedriveJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedriveJobs,
+                    request_deserializer=taskforge_dot_v1_dot_queue__service__pb2.RedriveJobsRequest.FromString,
+                    response_serializer=taskforge_dot_v1_dot_queue__service__pb2.RedriveJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -419,6 +460,60 @@ class QueueService:
             '/taskforge.v1.QueueService/GetQueueStats',
             taskforge_dot_v1_dot_queue__service__pb2.GetQueueStatsRequest.SerializeToString,
             taskforge_dot_v1_dot_queue__service__pb2.GetQueueStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskforge.v1.QueueService/PurgeQueue',
+            taskforge_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.SerializeToString,
+            taskforge_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedriveJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskforge.v1.QueueService/RedriveJobs',
+            taskforge_dot_v1_dot_queue__service__pb2.RedriveJobsRequest.SerializeToString,
+            taskforge_dot_v1_dot_queue__service__pb2.RedriveJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,23 +40,27 @@ class QueueServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueueServiceAsyncStub: ...
     CreateQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.CreateQueueRequest, _queue_service_pb2.CreateQueueResponse]
-    """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name."""
+    """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
+    NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
+    """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueRequest, _queue_service_pb2.GetQueueResponse]
     """Shows a queue. NOT_FOUND (`QUEUE_NOT_FOUND`)."""
     ListQueues: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ListQueuesRequest, _queue_service_pb2.ListQueuesResponse]
     """Lists queues by name. INVALID_ARGUMENT (`INVALID_PAGE_TOKEN`)."""
     UpdateQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.UpdateQueueRequest, _queue_service_pb2.UpdateQueueResponse]
-    """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`),
-    INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`QUEUE_NAME_TAKEN`).
+    """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`, also for a
+    dead-letter queue that is not there), INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
+    (`QUEUE_NAME_TAKEN`), FAILED_PRECONDITION (`DEAD_LETTER_CYCLE`).
     """
     DeleteQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.DeleteQueueRequest, _queue_service_pb2.DeleteQueueResponse]
     """Deletes a queue that has no unfinished job. Its finished jobs stay readable until retention
-    removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`).
+    removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`,
+    `QUEUE_IN_USE` where another queue names it as its dead-letter queue).
     """
     PauseQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PauseQueueRequest, _queue_service_pb2.PauseQueueResponse]
-    """Stops handing out the queue's jobs and taking new ones, which are refused with `QUEUE_PAUSED`.
-    Running jobs finish and settle. Pausing a paused queue changes nothing.
-    NOT_FOUND (`QUEUE_NOT_FOUND`).
+    """Stops handing out the queue's jobs and, unless `keep_accepting`, taking new ones, which are
+    refused with `QUEUE_PAUSED`. Running jobs finish and settle. Pausing a paused queue sets
+    `keep_accepting` and `resume_at` anew. NOT_FOUND (`QUEUE_NOT_FOUND`).
     """
     ResumeQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeQueueRequest, _queue_service_pb2.ResumeQueueResponse]
     """Opens a paused queue again. Resuming an open queue changes nothing.
@@ -65,6 +69,16 @@ class QueueServiceStub:
     GetQueueStats: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueStatsRequest, _queue_service_pb2.GetQueueStatsResponse]
     """Counts the queue's jobs by status. The cost does not depend on how many there are.
     NOT_FOUND (`QUEUE_NOT_FOUND`).
+    """
+    PurgeQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.PurgeQueueRequest, _queue_service_pb2.PurgeQueueResponse]
+    """Removes a queue's jobs of the given statuses: those that wait end as CANCELLED, finished ones
+    are deleted. Running jobs are never touched. Works in batches: what was removed before an error
+    stays removed. NOT_FOUND (`QUEUE_NOT_FOUND`).
+    """
+    RedriveJobs: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.RedriveJobsRequest, _queue_service_pb2.RedriveJobsResponse]
+    """Takes waiting jobs of a dead-letter queue back to the queues they came from: the same job, with
+    no attempt used and `origin` kept. A job whose origin queue is deleted, and one that did not
+    come from another queue, stays. NOT_FOUND (`QUEUE_NOT_FOUND`).
     """
 
 @_typing.type_check_only
@@ -79,23 +93,27 @@ class QueueServiceAsyncStub(QueueServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.CreateQueueRequest, _queue_service_pb2.CreateQueueResponse]  # type: ignore[assignment]
-    """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name."""
+    """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
+    NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
+    """
     GetQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueRequest, _queue_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """Shows a queue. NOT_FOUND (`QUEUE_NOT_FOUND`)."""
     ListQueues: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListQueuesRequest, _queue_service_pb2.ListQueuesResponse]  # type: ignore[assignment]
     """Lists queues by name. INVALID_ARGUMENT (`INVALID_PAGE_TOKEN`)."""
     UpdateQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.UpdateQueueRequest, _queue_service_pb2.UpdateQueueResponse]  # type: ignore[assignment]
-    """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`),
-    INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`QUEUE_NAME_TAKEN`).
+    """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`, also for a
+    dead-letter queue that is not there), INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
+    (`QUEUE_NAME_TAKEN`), FAILED_PRECONDITION (`DEAD_LETTER_CYCLE`).
     """
     DeleteQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.DeleteQueueRequest, _queue_service_pb2.DeleteQueueResponse]  # type: ignore[assignment]
     """Deletes a queue that has no unfinished job. Its finished jobs stay readable until retention
-    removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`).
+    removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`,
+    `QUEUE_IN_USE` where another queue names it as its dead-letter queue).
     """
     PauseQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PauseQueueRequest, _queue_service_pb2.PauseQueueResponse]  # type: ignore[assignment]
-    """Stops handing out the queue's jobs and taking new ones, which are refused with `QUEUE_PAUSED`.
-    Running jobs finish and settle. Pausing a paused queue changes nothing.
-    NOT_FOUND (`QUEUE_NOT_FOUND`).
+    """Stops handing out the queue's jobs and, unless `keep_accepting`, taking new ones, which are
+    refused with `QUEUE_PAUSED`. Running jobs finish and settle. Pausing a paused queue sets
+    `keep_accepting` and `resume_at` anew. NOT_FOUND (`QUEUE_NOT_FOUND`).
     """
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ResumeQueueRequest, _queue_service_pb2.ResumeQueueResponse]  # type: ignore[assignment]
     """Opens a paused queue again. Resuming an open queue changes nothing.
@@ -104,6 +122,16 @@ class QueueServiceAsyncStub(QueueServiceStub):
     GetQueueStats: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueStatsRequest, _queue_service_pb2.GetQueueStatsResponse]  # type: ignore[assignment]
     """Counts the queue's jobs by status. The cost does not depend on how many there are.
     NOT_FOUND (`QUEUE_NOT_FOUND`).
+    """
+    PurgeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.PurgeQueueRequest, _queue_service_pb2.PurgeQueueResponse]  # type: ignore[assignment]
+    """Removes a queue's jobs of the given statuses: those that wait end as CANCELLED, finished ones
+    are deleted. Running jobs are never touched. Works in batches: what was removed before an error
+    stays removed. NOT_FOUND (`QUEUE_NOT_FOUND`).
+    """
+    RedriveJobs: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.RedriveJobsRequest, _queue_service_pb2.RedriveJobsResponse]  # type: ignore[assignment]
+    """Takes waiting jobs of a dead-letter queue back to the queues they came from: the same job, with
+    no attempt used and `origin` kept. A job whose origin queue is deleted, and one that did not
+    come from another queue, stays. NOT_FOUND (`QUEUE_NOT_FOUND`).
     """
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -121,7 +149,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.CreateQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.CreateQueueResponse, _abc.Awaitable[_queue_service_pb2.CreateQueueResponse]]:
-        """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name."""
+        """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
+        NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
+        """
 
     @_abc_1.abstractmethod
     def GetQueue(
@@ -145,8 +175,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.UpdateQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.UpdateQueueResponse, _abc.Awaitable[_queue_service_pb2.UpdateQueueResponse]]:
-        """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`),
-        INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`QUEUE_NAME_TAKEN`).
+        """Changes the fields that the mask names and no other. NOT_FOUND (`QUEUE_NOT_FOUND`, also for a
+        dead-letter queue that is not there), INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
+        (`QUEUE_NAME_TAKEN`), FAILED_PRECONDITION (`DEAD_LETTER_CYCLE`).
         """
 
     @_abc_1.abstractmethod
@@ -156,7 +187,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.DeleteQueueResponse, _abc.Awaitable[_queue_service_pb2.DeleteQueueResponse]]:
         """Deletes a queue that has no unfinished job. Its finished jobs stay readable until retention
-        removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`).
+        removes them. NOT_FOUND (`QUEUE_NOT_FOUND`), FAILED_PRECONDITION (`QUEUE_NOT_EMPTY`,
+        `QUEUE_IN_USE` where another queue names it as its dead-letter queue).
         """
 
     @_abc_1.abstractmethod
@@ -165,9 +197,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.PauseQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.PauseQueueResponse, _abc.Awaitable[_queue_service_pb2.PauseQueueResponse]]:
-        """Stops handing out the queue's jobs and taking new ones, which are refused with `QUEUE_PAUSED`.
-        Running jobs finish and settle. Pausing a paused queue changes nothing.
-        NOT_FOUND (`QUEUE_NOT_FOUND`).
+        """Stops handing out the queue's jobs and, unless `keep_accepting`, taking new ones, which are
+        refused with `QUEUE_PAUSED`. Running jobs finish and settle. Pausing a paused queue sets
+        `keep_accepting` and `resume_at` anew. NOT_FOUND (`QUEUE_NOT_FOUND`).
         """
 
     @_abc_1.abstractmethod
@@ -188,6 +220,28 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_queue_service_pb2.GetQueueStatsResponse, _abc.Awaitable[_queue_service_pb2.GetQueueStatsResponse]]:
         """Counts the queue's jobs by status. The cost does not depend on how many there are.
         NOT_FOUND (`QUEUE_NOT_FOUND`).
+        """
+
+    @_abc_1.abstractmethod
+    def PurgeQueue(
+        self,
+        request: _queue_service_pb2.PurgeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.PurgeQueueResponse, _abc.Awaitable[_queue_service_pb2.PurgeQueueResponse]]:
+        """Removes a queue's jobs of the given statuses: those that wait end as CANCELLED, finished ones
+        are deleted. Running jobs are never touched. Works in batches: what was removed before an error
+        stays removed. NOT_FOUND (`QUEUE_NOT_FOUND`).
+        """
+
+    @_abc_1.abstractmethod
+    def RedriveJobs(
+        self,
+        request: _queue_service_pb2.RedriveJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.RedriveJobsResponse, _abc.Awaitable[_queue_service_pb2.RedriveJobsResponse]]:
+        """Takes waiting jobs of a dead-letter queue back to the queues they came from: the same job, with
+        no attempt used and `origin` kept. A job whose origin queue is deleted, and one that did not
+        come from another queue, stays. NOT_FOUND (`QUEUE_NOT_FOUND`).
         """
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

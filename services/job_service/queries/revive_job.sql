@@ -2,13 +2,14 @@
 --
 -- Guarantee: the row leaves history in the statement that puts it among the waiting ones, so it is
 -- always in exactly one of the two; the counts change with it. No row: it is not FAILED, its attempts
--- are used up, or its queue is deleted.
+-- are used up, its queue is deleted, or a dead-letter queue has a job for it.
 -- Index: job_history_key, one probe a partition.
 --
 -- $1 project_id, $2 job id, $3 attempts to add (integer)
 WITH gone AS (
     DELETE FROM taskforge.job_history AS job
     WHERE job.project_id = $1 AND job.id = $2 AND job.status = 5
+      AND job.dead_letter_job_id IS NULL
       AND job.attempt_count < job.max_attempts + $3::integer AND job.max_attempts + $3::integer <= 100
       AND EXISTS (
         SELECT FROM taskforge.queues AS queue
@@ -19,12 +20,14 @@ WITH gone AS (
     INSERT INTO taskforge.jobs (
         project_id, id, queue_id, created_at, updated_at, scheduled_for, started_at, attempt_count,
         max_attempts, payload_bytes, status, priority, timeout, job_type, worker_id, payload,
-        progress, attempts, labels, traceparent, tracestate
+        progress, attempts, labels, traceparent, tracestate, origin_job_id, origin_queue_id,
+        origin_failed_at
     )
     SELECT
         project_id, id, queue_id, created_at, clock_timestamp(), scheduled_for, started_at,
         attempt_count, max_attempts + $3::integer, payload_bytes, 1, priority, timeout, job_type, worker_id,
-        payload, progress, attempts, labels, traceparent, tracestate
+        payload, progress, attempts, labels, traceparent, tracestate, origin_job_id,
+        origin_queue_id, origin_failed_at
     FROM gone
     RETURNING queue_id
 ), counted AS (

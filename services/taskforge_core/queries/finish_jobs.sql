@@ -18,7 +18,7 @@ WITH gone AS (
         project_id, id, queue_id, created_at, updated_at, completed_at, scheduled_for, started_at,
         cancel_requested_at, last_seq, last_status, attempt_count, max_attempts, payload_bytes,
         status, priority, timeout, job_type, worker_id, payload, progress, result, attempts, labels,
-        traceparent, tracestate
+        traceparent, tracestate, origin_job_id, origin_queue_id, origin_failed_at
     )
     SELECT
         project_id, id, queue_id, created_at, moment.now, moment.now, scheduled_for, started_at,
@@ -28,7 +28,7 @@ WITH gone AS (
         attempt_count, max_attempts, payload_bytes, final_status, priority, timeout, job_type,
         worker_id, payload, progress, result::json,
         CASE WHEN failure IS NULL THEN attempts ELSE attempts || failure::jsonb END,
-        labels, traceparent, tracestate
+        labels, traceparent, tracestate, origin_job_id, origin_queue_id, origin_failed_at
     FROM gone, (SELECT clock_timestamp() AS now) AS moment
 ), counted AS (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
