@@ -85,7 +85,7 @@ class Runner:
             return  # it may be lost because it was settled: the settlement's answer tells
         if held.stop is not Stop.TIMED_OUT:
             logger.warning("the lease of job %s was lost", held.job.id)
-        self._holdings.forget(token)
+        self._holdings.lose(token)
         self._stop(held, Stop.LOST)
         if held not in self._running:
             with suppress(ValueError):

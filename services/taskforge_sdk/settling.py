@@ -10,7 +10,6 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -26,7 +25,7 @@ from taskforge_sdk.errors import (
     from_rpc_error,
     from_status,
 )
-from taskforge_sdk.holding import Held
+from taskforge_sdk.holding import Held, Holdings
 from taskforge_sdk.retrying import RetryPolicy
 
 MAX_BATCH: Final = 1_000
@@ -55,13 +54,11 @@ class _Entry:
 
 
 class Settler:
-    """Sends settlements and says, through `forget`, which leases were answered for."""
+    """Sends settlements; a lease whose settlement was answered is held no longer."""
 
-    def __init__(
-        self, connection: Connection, forget: Callable[[str], None], policy: RetryPolicy
-    ) -> None:
+    def __init__(self, connection: Connection, holdings: Holdings, policy: RetryPolicy) -> None:
         self._connection = connection
-        self._forget = forget
+        self._holdings = holdings
         self._policy = policy
         self._pending: deque[_Entry] = deque()
         self._senders: set[asyncio.Task[None]] = set()
@@ -124,7 +121,7 @@ class Settler:
             except Exception:
                 logger.exception("%d settlements were given up", len(batch))
                 for entry in batch:
-                    self._forget(entry.held.token)
+                    self._holdings.forget(entry.held.token)
 
     def _take(self) -> list[_Entry]:
         pending = self._pending
@@ -179,7 +176,7 @@ class Settler:
             if result.HasField("error"):
                 errors.append(from_status(result.error))
             else:
-                self._forget(entry.held.token)
+                self._holdings.forget(entry.held.token)
                 errors.append(None)
         return errors
 
@@ -192,7 +189,7 @@ class Settler:
                 return True
             case LeaseLost():
                 logger.warning("the lease of job %s was lost before its settlement", job.id)
-                self._forget(entry.held.token)
+                self._holdings.lose(entry.held.token)
                 return False
             case InvalidRequest():
                 other = outcomes.substitute(entry.settlement, error.message)
@@ -205,5 +202,5 @@ class Settler:
                 logger.warning("the settlement of job %s is repeated: %s", job.id, error)
                 return True
         logger.error("job %s cannot be settled; its lease will expire: %s", job.id, error)
-        self._forget(entry.held.token)
+        self._holdings.forget(entry.held.token)
         return False
