@@ -54,6 +54,12 @@ class Held:
             granted = job.timeout_at.ToNanoseconds() - job.started_at.ToNanoseconds()
             self.deadline = time.monotonic() + granted / 1e9
 
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """What a log line about it carries, for logs that keep fields."""
+        job = self.job
+        return {"job_id": job.id, "job_type": job.job_type, "attempt": job.attempt_count}
+
 
 class Holdings:
     """The table of what is held, by token."""
