@@ -31,7 +31,8 @@ def reading(demand: Demand) -> Iterator[Reading]:
     try:
         yield Reading(demand, frozenset(demand.held), dropped)
     finally:
-        demand.dropped.remove(dropped)
+        # By identity: readings that overlap and saw the same dropped are equal.
+        demand.dropped = [other for other in demand.dropped if other is not dropped]
 
 
 def apply(before: Reading, rows: Sequence[Record]) -> None:

@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 from pydantic import ValidationError
 
+from scheduler_service.analyzing import Analyzer
 from scheduler_service.cleaning import Cleaner
 from scheduler_service.folding import Folder
 from scheduler_service.leading import PING_EVERY, Leader
@@ -49,6 +50,7 @@ def compose(database: Database, notifier: Notifier, leader: Leader) -> list[Loop
         "time attempts out": (TimeoutEnforcer(pool, notifier).run_once, _SOON),
         "rescue silent sessions": (Rescuer(pool, notifier).run_once, _SOON),
         "fold counts": (Folder(pool).run_once, _EACH_SECOND),
+        "analyze tables": (Analyzer(pool).run_once, _EACH_SECOND),
         "keep partitions": (
             PartitionKeeper(pool, settings.history_retention).run_once,
             _EACH_MINUTE,

@@ -129,10 +129,12 @@ class Launcher:
             self._start_database()
             self._start_services()
             self._wait_until_ready()
+            self._ready = True
+            # One that ended before it was to be started again.
+            self._check_alive()
         except BaseException:
             self.stop()
             raise
-        self._ready = True
 
     def stop(self) -> None:
         """Drain the services, then stop Postgres; returns when all are gone."""
@@ -284,7 +286,6 @@ class Launcher:
                 if time.monotonic() > deadline:
                     raise LaunchError(f"{service.name} did not get ready within 60 s")
                 self._stopping.wait(_POLL)
-        self._check_alive()
 
     def _check_alive(self) -> None:
         for child in self._children.values():

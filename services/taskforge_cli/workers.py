@@ -61,8 +61,8 @@ def run(
     from taskforge_core.logs import configure_logging
 
     settings = load_settings(job_address=job_address)
-    configure_logging(settings.log_format, settings.log_level)
     loaded = load_worker(worker)
+    configure_logging(settings.log_format, settings.log_level)
     # A default of ours must not win over what the module says.
     is_given = "job_address" in settings.model_fields_set
     try:
@@ -107,4 +107,6 @@ def load_worker(reference: str) -> Worker:
         raise usage_error(f"the module {module_name} has no {attribute}")
     if not isinstance(worker, Worker):
         raise usage_error(f"{reference} is no taskforge_sdk.Worker but {type(worker).__name__}")
+    if not worker.job_types:
+        raise usage_error(f"{reference} has no handler: decorate one with @{attribute}.job(…)")
     return worker

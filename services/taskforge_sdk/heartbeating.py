@@ -34,7 +34,7 @@ def interval_for(lease_duration: float) -> float:
 
 
 class Heartbeater:
-    """Sends a heartbeat every `interval` seconds while anything is held."""
+    """Sends a heartbeat every `interval` seconds while anything is held, or may be amiss."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Heartbeater:
             last = time.monotonic()
             self._progress_waits = False
             self._progress.clear()
-            if len(self._holdings):
+            if self._holdings.need_heartbeat:
                 await self.run_once()
 
     async def run_once(self) -> None:
@@ -105,6 +105,7 @@ class Heartbeater:
             self._failed(from_rpc_error(rpc_error), carried)
             return
         self._failures = 0
+        self._holdings.heard()
         _drop_progress(carried)
         for verdict in answer.verdicts:
             if verdict.verdict == _CANCEL_REQUESTED:
@@ -116,6 +117,7 @@ class Heartbeater:
 
     def _failed(self, error: TaskForgeError, carried: list[tuple[Held, str]]) -> None:
         self._failures += 1
+        self._holdings.doubt(1)
         logger.warning("a heartbeat failed: %s", error)
         if isinstance(error, InvalidRequest):
             # A progress that the server does not take must not cost the leases.

@@ -54,12 +54,19 @@ class Held:
             granted = job.timeout_at.ToNanoseconds() - job.started_at.ToNanoseconds()
             self.deadline = time.monotonic() + granted / 1e9
 
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """What a log line about it carries, for logs that keep fields."""
+        job = self.job
+        return {"job_id": job.id, "job_type": job.job_type, "attempt": job.attempt_count}
+
 
 class Holdings:
     """The table of what is held, by token."""
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
+        self._doubts = 0
         # Two generations: forgetting the older one is cheaper than the oldest of one.
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()
@@ -82,6 +89,28 @@ class Holdings:
     def listed(self) -> list[Held]:
         """All that is held, oldest first."""
         return list(self._held.values())
+
+    @property
+    def need_heartbeat(self) -> bool:
+        """Whether a heartbeat has anything to say."""
+        return bool(self._held) or self._doubts > 0
+
+    def doubt(self, heartbeats: int) -> None:
+        """Something may have gone wrong unseen: send so many heartbeats, though they be empty.
+
+        A session that was taken for dead gets no jobs until it speaks again, even if it holds
+        nothing any more.
+        """
+        self._doubts = max(self._doubts, heartbeats)
+
+    def heard(self) -> None:
+        """A heartbeat was answered."""
+        self._doubts = max(0, self._doubts - 1)
+
+    def lose(self, token: str) -> None:
+        """Hold a lease no longer, since the server says so."""
+        self.forget(token)
+        self.doubt(1)
 
     def forget(self, token: str) -> None:
         """Hold a lease no longer; should it be delivered (again), it is not run."""

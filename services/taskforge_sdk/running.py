@@ -69,7 +69,7 @@ class Runner:
         held = self._holdings.get(token)
         if held is None or held.settling or held.stop is not None:
             return
-        logger.info("job %s is cancelled", held.job.id)
+        logger.info("job %s is cancelled", held.job.id, extra=held.log_fields)
         self._stop(held, Stop.CANCELLED)
         if held not in self._running:
             self._waiting.remove(held)
@@ -84,8 +84,8 @@ class Runner:
         if held.settling:
             return  # it may be lost because it was settled: the settlement's answer tells
         if held.stop is not Stop.TIMED_OUT:
-            logger.warning("the lease of job %s was lost", held.job.id)
-        self._holdings.forget(token)
+            logger.warning("the lease of job %s was lost", held.job.id, extra=held.log_fields)
+        self._holdings.lose(token)
         self._stop(held, Stop.LOST)
         if held not in self._running:
             with suppress(ValueError):
@@ -169,6 +169,7 @@ class Runner:
                 held.job.attempt_count,
                 type(error).__name__,
                 error,
+                extra=held.log_fields,
             )
         return settlement
 
@@ -190,9 +191,7 @@ class Runner:
 
     def _time_out(self, held: Held) -> None:
         if held in self._running and held.stop is not Stop.LOST:
-            logger.warning(
-                "job %s has timed out in attempt %d", held.job.id, held.job.attempt_count
-            )
+            logger.warning("job %s has timed out", held.job.id, extra=held.log_fields)
             self._stop(held, Stop.TIMED_OUT)
 
     def _stop(self, held: Held, stop: Stop) -> None:

@@ -28,6 +28,10 @@ from taskforge_sdk.streaming import Streamer
 _LAST_SETTLEMENTS: Final = 5.0
 """Seconds in which the last settlements must be answered when the worker leaves."""
 
+_HEARTBEATS_AFTER_A_BREAK: Final = 3
+"""A lease that was lost with a stream is known to no one here. Two heartbeats that omit it, both a
+while after it was made, give it back without using an attempt; the first may come too early."""
+
 _CALM: Final = 1.0
 """Seconds for which settlements in flight are waited for before the stream is closed."""
 
@@ -61,7 +65,7 @@ class Session:
         self._hurrying = asyncio.Event()
         self._connection = Connection(options.address, options.credentials)
         self._holdings = Holdings()
-        self._settler = Settler(self._connection, self._holdings.forget, policy)
+        self._settler = Settler(self._connection, self._holdings, policy)
         self._runner = Runner(
             registry,
             self._holdings,
@@ -78,7 +82,13 @@ class Session:
             max_in_flight=options.concurrency,
             lease_duration=duration_of(options.lease_duration, "lease_duration"),
         )
-        self._streamer = Streamer(self._connection, request, self._runner, policy)
+        self._streamer = Streamer(
+            self._connection,
+            request,
+            self._runner,
+            policy,
+            on_reopen=lambda: self._holdings.doubt(_HEARTBEATS_AFTER_A_BREAK),
+        )
         self._heartbeater = Heartbeater(
             self._connection,
             self._holdings,

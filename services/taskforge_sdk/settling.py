@@ -10,7 +10,6 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -21,12 +20,13 @@ from taskforge_sdk.connection import Connection
 from taskforge_sdk.errors import (
     InvalidRequest,
     LeaseLost,
+    ResourceExhausted,
     TaskForgeError,
     Unavailable,
     from_rpc_error,
     from_status,
 )
-from taskforge_sdk.holding import Held
+from taskforge_sdk.holding import Held, Holdings
 from taskforge_sdk.retrying import RetryPolicy
 
 MAX_BATCH: Final = 1_000
@@ -55,13 +55,11 @@ class _Entry:
 
 
 class Settler:
-    """Sends settlements and says, through `forget`, which leases were answered for."""
+    """Sends settlements; a lease whose settlement was answered is held no longer."""
 
-    def __init__(
-        self, connection: Connection, forget: Callable[[str], None], policy: RetryPolicy
-    ) -> None:
+    def __init__(self, connection: Connection, holdings: Holdings, policy: RetryPolicy) -> None:
         self._connection = connection
-        self._forget = forget
+        self._holdings = holdings
         self._policy = policy
         self._pending: deque[_Entry] = deque()
         self._senders: set[asyncio.Task[None]] = set()
@@ -124,7 +122,7 @@ class Settler:
             except Exception:
                 logger.exception("%d settlements were given up", len(batch))
                 for entry in batch:
-                    self._forget(entry.held.token)
+                    self._holdings.forget(entry.held.token)
 
     def _take(self) -> list[_Entry]:
         pending = self._pending
@@ -139,27 +137,32 @@ class Settler:
 
     async def _settle(self, batch: list[_Entry]) -> None:
         """Send a batch until each of its settlements is answered, or will never be."""
-        silences = 0
+        failures = 0
         while batch:
             answers: list[TaskForgeError | None]
             try:
                 answers = await self._call(batch)
             except TaskForgeError as error:
-                if not isinstance(error, Unavailable) and len(batch) > 1:
+                if len(batch) > 1 and _may_be_one_items_fault(error, batch):
                     # One bad item must not fail its neighbours.
                     half = len(batch) // 2
                     await self._settle(batch[:half])
                     batch = batch[half:]
                     continue
                 answers = [error] * len(batch)
-            batch = [
-                entry
+            again = [
+                (entry, error)
                 for entry, error in zip(batch, answers, strict=True)
                 if error is not None and self._is_to_be_repeated(entry, error)
             ]
-            if batch:
-                silences += 1
-                await asyncio.sleep(self._policy.backoff(silences, random.random()))
+            batch = [entry for entry, _ in again]
+            if again:
+                failures += 1
+                wait = self._policy.backoff(failures, random.random())
+                logger.warning(
+                    "%d settlements are repeated in %.2f s: %s", len(again), wait, again[0][1]
+                )
+                await asyncio.sleep(wait)
 
     async def _call(self, batch: list[_Entry]) -> list[TaskForgeError | None]:
         """One call; what each settlement was answered. Those that are done are forgotten."""
@@ -179,31 +182,44 @@ class Settler:
             if result.HasField("error"):
                 errors.append(from_status(result.error))
             else:
-                self._forget(entry.held.token)
+                self._holdings.forget(entry.held.token)
                 errors.append(None)
         return errors
 
     def _is_to_be_repeated(self, entry: _Entry, error: TaskForgeError) -> bool:
         """Deal with a settlement that was not done; whether to send it again."""
-        job = entry.held.job
+        held = entry.held
         match error:
             case Unavailable():
-                logger.warning("the settlement of job %s is repeated: %s", job.id, error)
                 return True
             case LeaseLost():
-                logger.warning("the lease of job %s was lost before its settlement", job.id)
-                self._forget(entry.held.token)
+                logger.warning(
+                    "the lease of job %s was lost before its settlement",
+                    held.job.id,
+                    extra=held.log_fields,
+                )
+                self._holdings.lose(held.token)
                 return False
             case InvalidRequest():
                 other = outcomes.substitute(entry.settlement, error.message)
                 if other is not None:
-                    logger.error("the settlement of job %s was refused: %s", job.id, error)
                     entry.settlement = other
                     return True
             case _ if entry.refusals < _REFUSALS:
                 entry.refusals += 1
-                logger.warning("the settlement of job %s is repeated: %s", job.id, error)
                 return True
-        logger.error("job %s cannot be settled; its lease will expire: %s", job.id, error)
-        self._forget(entry.held.token)
+        logger.error(
+            "job %s cannot be settled, its lease will expire: %s",
+            held.job.id,
+            error,
+            extra=held.log_fields,
+        )
+        self._holdings.forget(held.token)
         return False
+
+
+def _may_be_one_items_fault(error: TaskForgeError, batch: list[_Entry]) -> bool:
+    """Whether a call that failed as a whole may succeed in parts."""
+    if isinstance(error, InvalidRequest | ResourceExhausted):
+        return True
+    return not isinstance(error, Unavailable) and batch[0].refusals >= _REFUSALS

@@ -69,6 +69,20 @@ async def remove_empty_counts(executor: Executor, limit: int) -> int:
     return await _number(executor, "remove_empty_counts", limit)
 
 
+# -- Statistics ---------------------------------------------------------------------------------
+
+
+async def list_outgrown_tables(executor: Executor, few_rows: int) -> list[str]:
+    """See `list_outgrown_tables.sql`. Returns their names, quoted where need be."""
+    rows = await executor.fetch(_statements["list_outgrown_tables"], few_rows)
+    return [row["name"] for row in rows]
+
+
+async def analyze_table(executor: Executor, table: str) -> None:
+    """See `analyze_table.sql`. `table` is a name as `list_outgrown_tables` gives it."""
+    await executor.fetch(_statements["analyze_table"].format(table=table))
+
+
 # -- What is kept no longer -----------------------------------------------------------------------
 
 

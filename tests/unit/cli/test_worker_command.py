@@ -9,6 +9,13 @@ from tests.unit.cli.building import Taskforge
 from taskforge_cli.workers import load_worker
 from taskforge_sdk import NotFound, Worker
 
+SOURCE = """
+from taskforge_sdk import Worker
+
+worker = Worker(concurrency=7)
+worker.job("t")(print)
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -21,7 +28,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def runnable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A worker that does not run, in the module `tasks_to_run`."""
-    (folder / "tasks_to_run.py").write_text("worker = None\n")
     monkeypatch.setattr("taskforge_core.logs.configure_logging", lambda *_: None)
     worker = create_autospec(Worker, instance=True)
     monkeypatch.setattr("taskforge_cli.workers.load_worker", lambda _: worker)
@@ -29,9 +35,7 @@ def runnable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_worker_is_found_in_the_current_folder(folder: Path) -> None:
-    (folder / "tasks_here.py").write_text(
-        "from taskforge_sdk import Worker\nworker = Worker(concurrency=7)\n"
-    )
+    (folder / "tasks_here.py").write_text(SOURCE)
     assert load_worker("tasks_here:worker").options.concurrency == 7
 
 
@@ -55,6 +59,12 @@ def test_a_worker_is_found_in_the_current_folder(folder: Path) -> None:
         ),
         ("x = 1", "tasks_3:worker", 2, "the module tasks_3 has no worker"),
         ("x = 1", "tasks_4:x", 2, "tasks_4:x is no taskforge_sdk.Worker but int"),
+        (
+            "from taskforge_sdk import Worker; w = Worker()",
+            "tasks_6:w",
+            2,
+            "tasks_6:w has no handler: decorate one with @w.job(…)",
+        ),
     ],
 )
 def test_a_wrong_reference_is_one_line(
@@ -102,7 +112,7 @@ def test_an_option_out_of_range_is_a_usage_error(
     taskforge: Taskforge, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskforge_core.logs.configure_logging", lambda *_: None)
-    (folder / "tasks_5.py").write_text("from taskforge_sdk import Worker\nworker = Worker()\n")
+    (folder / "tasks_5.py").write_text(SOURCE)
     outcome = taskforge("worker", "run", "tasks_5:worker", "--concurrency", "0")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "concurrency" in outcome.err

@@ -15,6 +15,7 @@ log.debug("fine_print")
 log.info("serving", address="127.0.0.1:1")
 logging.getLogger("theirs").warning("a library %s", "speaks")
 logging.getLogger("grpc").info("detail")
+password = "s3cret"
 try:
     1 / 0
 except ZeroDivisionError:
@@ -55,3 +56,10 @@ def test_json_is_one_object_a_line_for_us_and_for_libraries() -> None:
 )
 def test_the_level_leaves_out_what_is_below(level: str, first: str) -> None:
     assert first in lines("console", level)[0]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_traceback_shows_no_values(log_format: str) -> None:
+    written = "\n".join(lines(log_format, "error"))
+    assert "ZeroDivisionError" in written
+    assert "s3cret" not in written

@@ -150,6 +150,23 @@ async def test_one_settlement_that_fails_the_whole_call_does_not_fail_its_neighb
     assert settled == {"t0": "success", "t1": "success", "t2": "failure", "t3": "success"}
 
 
+async def test_one_settlement_that_breaks_the_server_costs_only_itself(
+    service: FakeJobService, working: Working, echo: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_on_t2(request: pb.BatchSettleJobsRequest) -> Answer:
+        broken = any(each.lease_token == "t2" for each in request.settlements)
+        return INTERNAL if broken else succeed(request)
+
+    service.on_settle = [break_on_t2] * 10
+    with caplog.at_level(logging.ERROR, "taskforge.worker"):
+        async with working(echo) as stream:
+            stream.send(*(lease(f"t{number}") for number in range(4)))
+            settled = {(await soon(service.settlements)).lease_token for _ in range(3)}
+
+    assert settled == {"t0", "t1", "t3"}
+    assert "job job-of-t2 cannot be settled" in caplog.text
+
+
 async def test_a_fault_of_the_server_is_not_repeated_for_ever(
     service: FakeJobService, working: Working, echo: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
