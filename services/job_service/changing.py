@@ -114,6 +114,13 @@ def _not_retried(job: job_pb2.Job, additional_attempts: int) -> TaskForgeError:
     status = JobStatus(job.status)
     if status is not JobStatus.FAILED:
         return _forbidden("JOB_NOT_FAILED", job.id, f"is {status.name}", status=status.name)
+    if job.dead_letter_job_id:
+        return _forbidden(
+            "JOB_DEAD_LETTERED",
+            job.id,
+            f"lives on as {job.dead_letter_job_id} in a dead-letter queue",
+            dead_letter_job=job.dead_letter_job_id,
+        )
     allowed = job.max_attempts + additional_attempts
     if job.attempt_count >= allowed or allowed > MAX_ATTEMPTS:
         return _forbidden(

@@ -18,6 +18,7 @@ from job_service.returning import Returner
 from job_service.routing import Routes
 from job_service.servicer import JobServicer, UseCases
 from job_service.settling import Settler
+from job_service.staffing import Staff
 from job_service.streaming import Streamer
 from job_service.waking import Waker
 from taskforge.v1 import job_service_pb2
@@ -42,11 +43,11 @@ class JobServer:
         self._background = Background()
         self._notifier = Notifier(database.hot, str(self.server_id))
         self.dispatcher = Dispatcher(Claimer(database), self._notifier, self._background)
-        waker = Waker(self.dispatcher, self._notifier)
+        routes = Routes(database)
+        waker = Waker(self.dispatcher, routes, self._notifier)
         returner = Returner(database, waker, self._background)
         reconciler = Reconciler(database, self.dispatcher)
         projects = Projects(database)
-        routes = Routes(database)
         browser = JobBrowser(database, projects, routes)
         calls = Calls(
             database,
@@ -67,6 +68,7 @@ class JobServer:
             acquirer=Acquirer(calls),
             heartbeats=Heartbeats(database, projects, self.dispatcher, waker),
             settler=Settler(database, waker),
+            staff=Staff(database, projects, self.dispatcher, reconciler, waker),
         )
         servicer = JobServicer(self.use_cases)
         service = Service(

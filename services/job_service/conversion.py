@@ -26,9 +26,14 @@ def timestamp(microseconds: int) -> Timestamp:
 
 
 def created_job(
-    project_id: UUID, draft: Draft, status: int, max_attempts: int, created_at: int
+    project_id: UUID,
+    draft: Draft,
+    status: int,
+    max_attempts: int,
+    created_at: int,
+    scheduled_for: int | None,
 ) -> job_pb2.Job:
-    """The job that was made of a draft; `created_at` in microseconds."""
+    """The job that was made of a draft; times in microseconds."""
     spec = draft.spec
     job = job_pb2.Job(
         id=str(draft.id),
@@ -45,8 +50,8 @@ def created_job(
         traceparent=spec.traceparent,
         tracestate=spec.tracestate,
     )
-    if draft.scheduled_for is not None:
-        job.scheduled_for.FromDatetime(draft.scheduled_for)
+    if scheduled_for is not None:
+        job.scheduled_for.CopyFrom(timestamp(scheduled_for))
     if draft.timeout is not None:
         job.timeout.FromTimedelta(draft.timeout)
     return job
@@ -88,6 +93,8 @@ def lease(row: Row, project_id: str, token: str, expires_at: int) -> job_pb2.Lea
         job.traceparent = row["traceparent"]
     if row["tracestate"] is not None:
         job.tracestate = row["tracestate"]
+    if row["origin_job_id"] is not None:
+        job.origin.CopyFrom(_origin(row))
     return message
 
 
@@ -118,6 +125,18 @@ def stored_job(row: Row) -> job_pb2.Job:
         traceparent=row["traceparent"] or "",
         tracestate=row["tracestate"] or "",
         cancel_requested_at=_moment(row["cancel_requested_at"]),
+        origin=None if row["origin_job_id"] is None else _origin(row),
+        dead_letter_job_id=""
+        if row["dead_letter_job_id"] is None
+        else str(row["dead_letter_job_id"]),
+    )
+
+
+def _origin(row: Row) -> job_pb2.JobOrigin:
+    return job_pb2.JobOrigin(
+        job_id=str(row["origin_job_id"]),
+        queue_id=str(row["origin_queue_id"]),
+        failed_at=_moment(row["origin_failed_at"]),
     )
 
 

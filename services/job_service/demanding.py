@@ -66,6 +66,8 @@ class Demand:
     """Leases whose cancellation was reported before."""
     tokens: dict[int, str] = field(default_factory=dict)
     """The tokens of what is held, to name them when they are lost or cancelled."""
+    takes_jobs: bool = True
+    """False: the session was told to take no more (UpdateWorker)."""
     is_replaced: bool = False
     is_draining: bool = False
     is_closed: bool = False
@@ -88,7 +90,11 @@ class Demand:
     @property
     def credit(self) -> int:
         """How many more jobs it takes now."""
-        if self.is_ended or (self.paused_until and time.monotonic() < self.paused_until):
+        if (
+            self.is_ended
+            or not self.takes_jobs
+            or (self.paused_until and time.monotonic() < self.paused_until)
+        ):
             return 0
         return max(0, self.max_in_flight - len(self.held))
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from job_service.background import Background
 from job_service.dealing import certain, deal
 from job_service.demanding import Demand, Leased, Subscription
-from job_service.leasing import Claimer, Hand
+from job_service.leasing import Claimed, Claimer, Hand
 from taskforge_core.loops import Loop
 from taskforge_core.notifications import Notifier
 
@@ -24,6 +24,9 @@ MIN_PER_SOURCE = 8
 
 MAX_CANDIDATES = 20_000
 """Candidates that one pick may read over all its queues before it was seen to need more."""
+
+BUSY_QUEUE_SECONDS = 0.01
+"""When to try a queue with limits again that another claim was counting."""
 
 MAX_ROUNDS = 6
 """Picks in one pass: each goes on behind what the ones before could not get."""
@@ -74,6 +77,7 @@ class Group:
 
     async def _claim_until_satisfied(self) -> bool:
         tried: list[UUID] = []
+        full: set[UUID] = set()
         per_source = 0
         for _ in range(MAX_ROUNDS):
             takers = self._takers()
@@ -81,19 +85,26 @@ class Group:
             if wanted == 0:
                 return False
             per_source = min(wanted, max(per_source, self._first_per_source(wanted)))
-            picked = await self._claimer.pick(self.subscription, per_source, wanted, tried)
+            picked = await self._claimer.pick(
+                self.subscription, per_source, wanted, tried, list(full)
+            )
             self._sources_seen = max(1, len({candidate.source for candidate in picked}))
             sure, was_cut = certain(picked, per_source)
             dealt = deal(sure, takers)
             taken: set[UUID] = set()
             if dealt.hands:
-                taken = await self._claim(dealt.hands)
+                claimed = await self._claim(dealt.hands)
+                taken = {leased.id for _, leased in claimed.leases}
+                full |= claimed.full
             behind = [candidate.id for candidate in dealt.too_large]
-            behind += [job.id for job, _ in dealt.hands if job.id not in taken]
+            behind += [
+                job.id for job, _ in dealt.hands if job.id not in taken and job.queue_id not in full
+            ]
             tried += behind
-            if not behind and not was_cut and len(picked) < wanted:
+            passed_over = behind or len(taken) < len(dealt.hands)
+            if not passed_over and not was_cut and len(picked) < wanted:
                 return False
-            if not taken and not behind:
+            if not taken and not passed_over:
                 # Nobody has the bytes for what comes next.
                 return False
             if was_cut:
@@ -116,15 +127,18 @@ class Group:
         share = max(MIN_PER_SOURCE, 2 * wanted // self._sources_seen)
         return min(share, max(MIN_PER_SOURCE, MAX_CANDIDATES // sources))
 
-    async def _claim(self, hands: Sequence[Hand]) -> set[UUID]:
-        leases = await self._claimer.claim(self.subscription.project_id, hands)
+    async def _claim(self, hands: Sequence[Hand]) -> Claimed:
+        claimed = await self._claimer.claim(self.subscription.project_id, hands)
+        if claimed.busy:
+            # Another claim counts there right now; it takes a few milliseconds.
+            asyncio.get_running_loop().call_later(BUSY_QUEUE_SECONDS, self.loop.wake)
         parcels: dict[UUID, list[Leased]] = defaultdict(list)
-        calls = {demand.call_id: demand for demand, _ in leases}
-        for demand, leased in leases:
+        calls = {demand.call_id: demand for demand, _ in claimed.leases}
+        for demand, leased in claimed.leases:
             parcels[demand.call_id].append(leased)
         for call_id, parcel in parcels.items():
             calls[call_id].send(parcel)
-        return {leased.id for _, leased in leases}
+        return claimed
 
 
 class Dispatcher:

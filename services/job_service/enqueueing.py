@@ -38,6 +38,7 @@ class Created:
     status: int
     max_attempts: int
     created_at: int
+    scheduled_for: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Enqueuer:
                     outcome.status,
                     outcome.max_attempts,
                     outcome.created_at,
+                    outcome.scheduled_for,
                 )
             case Repeated(job_id):
                 found = await self._browser.find(project_id, job_id)
@@ -211,7 +213,11 @@ class Enqueuer:
                 row = rows.get(item.id)
                 if row is not None:
                     outcomes[item.id] = Created(
-                        item, row["status"], row["max_attempts"], row["created_at"]
+                        item,
+                        row["status"],
+                        row["max_attempts"],
+                        row["created_at"],
+                        row["scheduled_for"],
                     )
             refused = [item for item in left if item.id not in outcomes]
             left = []
@@ -260,7 +266,7 @@ class Enqueuer:
                     explained.append(replace(item, queue_id=queue_id))
                     continue
                 outcome = queue_not_found(item.spec.queue)
-            elif not rule["is_active"]:
+            elif not rule["accepts_jobs"]:
                 outcome = _queue_paused(item.spec.queue)
             elif item.payload_bytes > rule["max_payload_bytes"]:
                 outcome = _payload_too_large(item, rule["max_payload_bytes"])

@@ -12,6 +12,7 @@ from asyncpg import Record
 from job_service.conversion import lease
 from job_service.demanding import Demand, Leased, Subscription
 from job_service.queries import claim_jobs, lock_sessions, pick_jobs
+from job_service.rationing import record, take_ration, within
 from taskforge_core.database import Database
 from taskforge_core.tokens import encode_token
 
@@ -24,10 +25,29 @@ class Picked:
     source: tuple[UUID, str | None]
     """Its queue and, for a subscription to certain types, its type."""
     payload_bytes: int
+    has_limits: bool
+    """Whether its queue has limits, as of the pick."""
+
+    @property
+    def queue_id(self) -> UUID:
+        """Its queue."""
+        return self.source[0]
 
 
 Hand = tuple[Picked, Demand]
 """A candidate and the call that is to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim brought."""
+
+    leases: list[tuple[Demand, Leased]]
+    """In the order in which they were dealt."""
+    full: frozenset[UUID]
+    """Queues that had no room for all of the claim's candidates."""
+    busy: frozenset[UUID]
+    """Queues with limits that another claim held; among `full` too."""
 
 
 class Claimer:
@@ -42,8 +62,9 @@ class Claimer:
         per_source: int,
         limit: int,
         tried: Sequence[UUID],
+        full: Sequence[UUID],
     ) -> list[Picked]:
-        """Candidates, best first, without those that were tried before."""
+        """Candidates, best first, without those tried before and without those of full queues."""
         rows = await pick_jobs(
             self._database.hot,
             subscription.project_id,
@@ -52,6 +73,7 @@ class Claimer:
             limit,
             tried,
             subscription.job_types,
+            full,
         )
         typed = bool(subscription.job_types)
         return [
@@ -59,11 +81,12 @@ class Claimer:
                 row["id"],
                 (row["queue_id"], row["job_type"] if typed else None),
                 row["payload_bytes"],
+                row["has_limits"],
             )
             for row in rows
         ]
 
-    async def claim(self, project_id: UUID, hands: Sequence[Hand]) -> list[tuple[Demand, Leased]]:
+    async def claim(self, project_id: UUID, hands: Sequence[Hand]) -> Claimed:
         """Lease the candidates that are still ready to those calls that may take them.
 
         A call that was replaced, or whose session may take nothing now, is told so. The leases are
@@ -71,6 +94,7 @@ class Claimer:
         """
         demands = {demand.session_id: demand for _, demand in hands}
         async with self._database.hot.acquire() as connection, connection.transaction():
+            ration = await take_ration(connection, project_id, [picked for picked, _ in hands])
             sessions = await lock_sessions(
                 connection,
                 project_id,
@@ -79,6 +103,9 @@ class Claimer:
             )
             expiries = _admit(sessions, demands)
             admitted = [hand for hand in hands if hand[1].session_id in expiries]
+            allowed, full = within(ration, [picked for picked, _ in admitted])
+            ids = {picked.id for picked in allowed}
+            admitted = [hand for hand in admitted if hand[0].id in ids]
             rows: list[Record] = []
             if admitted:
                 rows = await claim_jobs(
@@ -87,7 +114,10 @@ class Claimer:
                     [picked.id for picked, _ in admitted],
                     [demand.session_id for _, demand in admitted],
                     [demand.worker_id for _, demand in admitted],
+                    sorted({picked.queue_id for picked, _ in admitted}),
+                    sorted(ration.locked),
                 )
+                await record(connection, project_id, ration, rows)
         by_id = {row["id"]: row for row in rows}
         project = str(project_id)
         leases = []
@@ -100,7 +130,7 @@ class Claimer:
                 demand.hold(lease_seq, token, row["payload_bytes"])
                 message = lease(row, project, token, expiries[demand.session_id])
                 leases.append((demand, Leased(picked.id, lease_seq, message)))
-        return leases
+        return Claimed(leases, full, ration.busy)
 
 
 def _admit(sessions: Sequence[Record], demands: dict[UUID, Demand]) -> dict[UUID, int]:

@@ -9,7 +9,7 @@ from asyncpg import Record
 
 from job_service.demanding import Demand
 from job_service.dispatching import Dispatcher
-from job_service.queries import list_held_leases, read_call
+from job_service.queries import list_held_leases, read_session
 from taskforge_core.database import Database
 from taskforge_core.tokens import encode_token
 
@@ -66,10 +66,13 @@ class Reconciler:
         project_id, session_id = demand.project_id, demand.session_id
         with reading(demand) as before:
             async with self._database.hot.acquire() as connection:
-                call_id = await read_call(connection, project_id, session_id)
+                session = await read_session(connection, project_id, session_id)
                 rows = await list_held_leases(connection, project_id, [session_id])
-            if call_id != demand.call_id:
+            if session is None or session["call_id"] != demand.call_id:
                 demand.replace()
+            else:
+                demand.max_in_flight = session["max_in_flight"]
+                demand.takes_jobs = not session["draining"]
             apply(before, rows)
         self._dispatcher.wake_for(demand)
 

@@ -23,6 +23,7 @@ MAX_AGE_SECONDS = 5.0
 class _ProjectQueues:
     by_name: dict[str, UUID]
     ids: frozenset[UUID]
+    without_limits: frozenset[UUID]
     read_at: float
 
 
@@ -65,6 +66,10 @@ class Routes:
         """The ids of all these queues, ascending and each once."""
         return tuple(sorted({await self.resolve(project_id, queue) for queue in queues}))
 
+    def may_have_limits(self, queue_id: UUID) -> bool:
+        """Whether a queue may have limits, as far as is known here: a hint for wake-ups."""
+        return not any(queue_id in known.without_limits for known in self._projects.values())
+
     def forget(self, project_id: UUID | None = None) -> None:
         """Look again when next asked: about one project, or about all."""
         if project_id is None:
@@ -75,7 +80,10 @@ class Routes:
     async def _read(self, project_id: UUID, executor: Executor) -> _ProjectQueues:
         rows = await list_queue_names(executor, project_id)
         by_name = {row["name"]: row["id"] for row in rows}
-        known = _ProjectQueues(by_name, frozenset(by_name.values()), time.monotonic())
+        without_limits = frozenset(row["id"] for row in rows if not row["has_limits"])
+        known = _ProjectQueues(
+            by_name, frozenset(by_name.values()), without_limits, time.monotonic()
+        )
         self._projects[project_id] = known
         return known
 

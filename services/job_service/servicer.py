@@ -11,6 +11,7 @@ from job_service.changing import JobChanger
 from job_service.enqueueing import Enqueuer
 from job_service.heartbeating import Heartbeats
 from job_service.settling import Settler
+from job_service.staffing import Staff
 from job_service.streaming import Streamer
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge.v1.job_service_pb2_grpc import JobServiceServicer
@@ -29,6 +30,7 @@ class UseCases:
     acquirer: Acquirer
     heartbeats: Heartbeats
     settler: Settler
+    staff: Staff
 
 
 class JobServicer(JobServiceServicer):
@@ -104,3 +106,13 @@ class JobServicer(JobServiceServicer):
         self, request: pb.BatchSettleJobsRequest, context: Context
     ) -> pb.BatchSettleJobsResponse:
         return await self._do.settler.settle_batch(request)
+
+    async def UpdateWorker(
+        self, request: pb.UpdateWorkerRequest, context: Context
+    ) -> pb.UpdateWorkerResponse:
+        return pb.UpdateWorkerResponse(worker=await self._do.staff.update(request))
+
+    async def ListWorkers(
+        self, request: pb.ListWorkersRequest, context: Context
+    ) -> pb.ListWorkersResponse:
+        return await self._do.staff.list(request)

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from job_service.dispatching import Dispatcher
+from job_service.routing import Routes
 from taskforge_core.ending import EndedLease
 from taskforge_core.notifications import Notifier
-from taskforge_core.statuses import JobStatus
 
 
 class Waker:
     """The outgoing side of wake-ups; `hearing` is the incoming one."""
 
-    def __init__(self, dispatcher: Dispatcher, notifier: Notifier) -> None:
+    def __init__(self, dispatcher: Dispatcher, routes: Routes, notifier: Notifier) -> None:
         self._dispatcher = dispatcher
+        self._routes = routes
         self._notifier = notifier
 
     def jobs_ready(self, queue_ids: Iterable[UUID]) -> None:
@@ -52,7 +53,9 @@ class Waker:
                 elsewhere.append(f"{project_id}:{lease.session_id}:{lease.lease_seq:x}")
         if elsewhere:
             self._notifier.notify("ended", *elsewhere)
-        ready = {lease.queue_id for lease in ended if lease.status is JobStatus.PENDING}
+        ready = set().union(*(lease.ready_queue_ids for lease in ended))
+        # In a queue with limits a slot is free, which another replica's call may be waiting for.
+        ready |= {lease.queue_id for lease in ended if self._routes.may_have_limits(lease.queue_id)}
         if ready:
             self.jobs_ready(ready)
 

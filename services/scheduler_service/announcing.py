@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from taskforge_core.ending import EndedLease
 from taskforge_core.notifications import Notifier
-from taskforge_core.statuses import JobStatus
 
 READY = "ready"
 """Topic: jobs became ready; the keys are the ids of their queues."""
@@ -17,7 +16,9 @@ server that has the session's stream compares what is held and tells the worker 
 def announce_ended(notifier: Notifier, ended: Iterable[EndedLease]) -> None:
     """Wake claims of the queues that got jobs back, and the servers of those who lost them."""
     ended = list(ended)
-    if ready := {str(lease.queue_id) for lease in ended if lease.status is JobStatus.PENDING}:
-        notifier.notify(READY, *ready)
+    # Also where nothing came back: a slot of a queue with a limit is free.
+    ready = {lease.queue_id for lease in ended}.union(*(lease.ready_queue_ids for lease in ended))
+    if ready:
+        notifier.notify(READY, *map(str, ready))
     if sessions := {str(lease.session_id) for lease in ended}:
         notifier.notify(SESSION, *sessions)

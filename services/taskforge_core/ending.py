@@ -6,7 +6,7 @@ lease that was never delivered.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -14,7 +14,14 @@ from uuid import UUID
 import orjson
 from asyncpg import Record
 
-from taskforge_core.queries import Executor, finish_jobs, lock_leases, return_jobs
+from taskforge_core.ids import uuid7
+from taskforge_core.queries import (
+    Executor,
+    dead_letter_jobs,
+    finish_jobs,
+    lock_leases,
+    return_jobs,
+)
 from taskforge_core.retrying import (
     DEFAULT_BACKOFF_MULTIPLIER,
     DEFAULT_MAX_RETRY_DELAY,
@@ -47,6 +54,16 @@ class EndedLease:
     queue_id: UUID
     session_id: UUID
     status: JobStatus
+    dead_letter_queue_id: UUID | None = None
+    """The queue in which a job was made for it, because it failed."""
+
+    @property
+    def ready_queue_ids(self) -> set[UUID]:
+        """The queues in which a job became ready by it."""
+        ready = set() if self.dead_letter_queue_id is None else {self.dead_letter_queue_id}
+        if self.status is JobStatus.PENDING:
+            ready.add(self.queue_id)
+        return ready
 
 
 async def end_leases(
@@ -92,6 +109,7 @@ async def end_leases(
             case Return():
                 returns.append((key, decision, failure))
     ended = await _finish(executor, project_id, finishes, answered=answered)
+    ended = await _dead_letter(executor, project_id, ended)
     ended += await _return(executor, project_id, returns, answered=answered)
     return ended
 
@@ -165,6 +183,21 @@ async def _finish(
         answered=answered,
     )
     return [_ended_lease(row) for row in rows]
+
+
+async def _dead_letter(
+    executor: Executor, project_id: UUID, ended: list[EndedLease]
+) -> list[EndedLease]:
+    """Make the jobs that failed ones leave behind in dead-letter queues, in this transaction."""
+    failed = [lease.job_id for lease in ended if lease.status is JobStatus.FAILED]
+    if not failed:
+        return ended
+    rows = await dead_letter_jobs(executor, project_id, failed, [uuid7() for _ in failed])
+    targets = {row["id"]: row["target_id"] for row in rows}
+    return [
+        replace(lease, dead_letter_queue_id=targets.get(lease.job_id)) if targets else lease
+        for lease in ended
+    ]
 
 
 async def _return(

@@ -10,13 +10,17 @@ from taskforge_core.queries import Executor, Statements
 
 _statements = Statements(__name__)
 
+LIST_WORKERS = _statements["list_workers"]
+"""See `list_workers.sql`; it runs on the engine for browsing, which binds its names."""
+
 
 async def insert_jobs(
     executor: Executor, project_id: UUID, columns: Sequence[Sequence[object]]
 ) -> list[Record]:
     """See `insert_jobs.sql`; `columns` are its arrays in their order, one value a job in each.
 
-    Returns `id, status, max_attempts, created_at` (microseconds) of each job that was created.
+    Returns `id, status, max_attempts, created_at, scheduled_for` of each job that was created;
+    times are microseconds.
     """
     return await executor.fetch(_statements["insert_jobs"], project_id, *columns)
 
@@ -46,7 +50,7 @@ async def remember_request(
 async def read_queue_rules(
     executor: Executor, project_id: UUID, queue_ids: Sequence[UUID]
 ) -> list[Record]:
-    """See `read_queue_rules.sql`. Returns `id, is_active, max_payload_bytes`."""
+    """See `read_queue_rules.sql`. Returns `id, accepts_jobs, max_payload_bytes`."""
     return await executor.fetch(_statements["read_queue_rules"], project_id, queue_ids)
 
 
@@ -104,10 +108,11 @@ async def pick_jobs(
     limit: int,
     tried: Sequence[UUID],
     job_types: Sequence[str],
+    full: Sequence[UUID],
 ) -> list[Record]:
     """See `pick_jobs.sql` and, where `job_types` are given, `pick_jobs_of_types.sql`.
 
-    Returns `id, queue_id, payload_bytes` and, with types, `job_type`, best first.
+    Returns `id, queue_id, payload_bytes, has_limits` and, with types, `job_type`, best first.
     """
     if job_types:
         return await executor.fetch(
@@ -118,9 +123,10 @@ async def pick_jobs(
             limit,
             tried,
             job_types,
+            full,
         )
     return await executor.fetch(
-        _statements["pick_jobs"], project_id, queue_ids, per_source, limit, tried
+        _statements["pick_jobs"], project_id, queue_ids, per_source, limit, tried, full
     )
 
 
@@ -137,9 +143,19 @@ async def claim_jobs(
     ids: Sequence[UUID],
     session_ids: Sequence[UUID],
     worker_ids: Sequence[str],
+    queue_ids: Sequence[UUID],
+    limited: Sequence[UUID],
 ) -> list[Record]:
     """See `claim_jobs.sql`. Returns what a lease's message needs; times are microseconds."""
-    return await executor.fetch(_statements["claim_jobs"], project_id, ids, session_ids, worker_ids)
+    return await executor.fetch(
+        _statements["claim_jobs"],
+        project_id,
+        ids,
+        session_ids,
+        worker_ids,
+        queue_ids,
+        limited,
+    )
 
 
 async def find_settled(
@@ -213,8 +229,45 @@ async def revive_job(
     return queue_id
 
 
-async def read_call(executor: Executor, project_id: UUID, session_id: UUID) -> UUID | None:
-    """See `read_call.sql`. None: there is no such session."""
-    rows = await executor.fetch(_statements["read_call"], project_id, session_id)
-    call_id: UUID | None = rows[0]["call_id"] if rows else None
-    return call_id
+async def read_session(executor: Executor, project_id: UUID, session_id: UUID) -> Record | None:
+    """See `read_session.sql`. Returns `call_id, max_in_flight, draining`; None: there is none."""
+    rows = await executor.fetch(_statements["read_session"], project_id, session_id)
+    return rows[0] if rows else None
+
+
+async def update_session(
+    executor: Executor,
+    project_id: UUID,
+    session_id: UUID,
+    max_in_flight: int | None,
+    draining: bool | None,
+) -> bool:
+    """See `update_session.sql`. False: there is no such session."""
+    rows = await executor.fetch(
+        _statements["update_session"], project_id, session_id, max_in_flight, draining
+    )
+    return bool(rows)
+
+
+async def lock_limited_queues(executor: Executor, queue_ids: Sequence[UUID]) -> list[UUID]:
+    """See `lock_limited_queues.sql`. Returns the queues that are locked now."""
+    rows = await executor.fetch(_statements["lock_limited_queues"], queue_ids)
+    return [row["id"] for row in rows]
+
+
+async def read_room(
+    executor: Executor, project_id: UUID, queue_ids: Sequence[UUID]
+) -> list[Record]:
+    """See `read_room.sql`. Returns `id, is_rated, room` of those that have limits."""
+    return await executor.fetch(_statements["read_room"], project_id, queue_ids)
+
+
+async def record_starts(
+    executor: Executor,
+    project_id: UUID,
+    queue_ids: Sequence[UUID],
+    starts: Sequence[int],
+    second: int,
+) -> None:
+    """See `record_starts.sql`."""
+    await executor.fetch(_statements["record_starts"], project_id, queue_ids, starts, second)

@@ -3,10 +3,24 @@
 --
 -- Guarantee: status and queue are checked again under the row's lock, and a row locked by another
 -- claim is skipped instead of waited for; each lease gets a number that no lease had before.
+-- A queue with limits yields nothing unless its lock is held ($6). A claim on a queue without limits
+-- shares its lock, so that the first claim under a new limit waits for those still under none.
 -- Index: jobs_pkey, two probes a job; queues_pkey.
 --
--- $1 project_id, $2 job ids, $3 session ids, $4 worker ids (aligned)
-WITH chosen AS MATERIALIZED (
+-- $1 project_id, $2 job ids, $3 session ids, $4 worker ids (aligned); $5 their queues, ascending,
+-- $6 queues whose locks this transaction holds
+WITH open_queue AS MATERIALIZED (
+    SELECT queue.id
+    FROM taskforge.queues AS queue
+    WHERE queue.project_id = $1 AND queue.id = ANY($5::uuid[])
+      AND queue.is_active AND queue.deleted_at IS NULL
+      AND CASE
+        WHEN queue.id = ANY($6::uuid[]) THEN true
+        WHEN queue.max_concurrent_jobs IS NULL AND queue.rate_limit_per_minute IS NULL
+            THEN pg_try_advisory_xact_lock_shared(hashtextextended(queue.id::text, 0))
+        ELSE false
+      END
+), chosen AS MATERIALIZED (
     SELECT given.id, given.session_id, given.worker_id, queue.timeout
     FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS given (id, session_id, worker_id)
     CROSS JOIN LATERAL (
@@ -17,7 +31,7 @@ WITH chosen AS MATERIALIZED (
     ) AS job
     JOIN taskforge.queues AS queue
         ON queue.project_id = $1 AND queue.id = job.queue_id
-        AND queue.is_active AND queue.deleted_at IS NULL
+    WHERE job.queue_id = ANY(ARRAY(SELECT id FROM open_queue))
 ), leased AS (
     UPDATE taskforge.jobs AS job
     SET status = 3,
@@ -59,5 +73,8 @@ SELECT
     progress::text AS progress,
     labels::text AS labels,
     traceparent,
-    tracestate
+    tracestate,
+    origin_job_id,
+    origin_queue_id,
+    origin_failed_at
 FROM leased

@@ -15,7 +15,8 @@ WITH item AS MATERIALIZED (
         given.*,
         coalesce(given.max_attempts, coalesce(queue.max_retries, 2) + 1) AS attempts_allowed,
         moment.now,
-        (CASE WHEN given.scheduled_for > moment.now THEN 2 ELSE 1 END)::smallint AS status
+        wait.until,
+        (CASE WHEN wait.until > moment.now THEN 2 ELSE 1 END)::smallint AS status
     FROM unnest(
         $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::smallint[],
         $8::integer[], $9::timestamptz[], $10::interval[], $11::text[], $12::text[], $13::text[],
@@ -27,8 +28,19 @@ WITH item AS MATERIALIZED (
     JOIN taskforge.queues AS queue
         ON queue.project_id = $1 AND queue.id = given.queue_id
     CROSS JOIN (SELECT clock_timestamp() AS now) AS moment
+    CROSS JOIN LATERAL (
+        SELECT greatest(
+            given.scheduled_for,
+            CASE WHEN queue.delays_by_priority THEN moment.now + CASE
+                WHEN given.priority <= 2 THEN coalesce(queue.delay_low, interval '30 seconds')
+                WHEN given.priority <= 5 THEN coalesce(queue.delay_medium, interval '10 seconds')
+                WHEN given.priority <= 7 THEN coalesce(queue.delay_high, interval '5 seconds')
+                ELSE coalesce(queue.delay_urgent, interval '0')
+            END END
+        ) AS until
+    ) AS wait
     WHERE queue.deleted_at IS NULL
-      AND queue.is_active
+      AND queue.accepts_jobs
       AND given.payload_bytes <= coalesce(queue.max_payload_bytes, 262144)
 ), remembered AS (
     INSERT INTO taskforge.request_ids (project_id, request_id, content_hash, job_ids)
@@ -44,12 +56,12 @@ WITH item AS MATERIALIZED (
         payload_bytes, status, priority, timeout, job_type, payload, labels, traceparent, tracestate
     )
     SELECT
-        $1, id, queue_id, now, now, scheduled_for, attempts_allowed,
+        $1, id, queue_id, now, now, until, attempts_allowed,
         payload_bytes, status, priority, timeout, job_type, payload::json, labels::jsonb,
         traceparent, tracestate
     FROM item
     WHERE request_id IS NULL OR id IN (SELECT id FROM remembered)
-    RETURNING id, queue_id, status, max_attempts, created_at
+    RETURNING id, queue_id, status, max_attempts, created_at, scheduled_for
 ), counted AS (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
     SELECT $1, queue_id, status, count(*) FROM made GROUP BY queue_id, status
@@ -58,5 +70,6 @@ SELECT
     id,
     status,
     max_attempts,
-    (extract(epoch FROM created_at) * 1000000)::bigint AS created_at
+    (extract(epoch FROM created_at) * 1000000)::bigint AS created_at,
+    (extract(epoch FROM scheduled_for) * 1000000)::bigint AS scheduled_for
 FROM made

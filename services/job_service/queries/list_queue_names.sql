@@ -3,4 +3,8 @@
 -- Index: queues_pkey.
 --
 -- $1 project_id
-SELECT id, name FROM taskforge.queues WHERE project_id = $1 AND deleted_at IS NULL
+SELECT
+    id,
+    name,
+    max_concurrent_jobs IS NOT NULL OR rate_limit_per_minute IS NOT NULL AS has_limits
+FROM taskforge.queues WHERE project_id = $1 AND deleted_at IS NULL

@@ -1,7 +1,7 @@
 -- Locks the sessions that a claim is for, and tells which may take jobs.
 --
--- Guarantee: a session whose current call is not the given one, that was rescued and has not spoken
--- since, or whose leases have expired, may take nothing; and none of this can change until this
+-- Guarantee: a session whose current call is not the given one, that was told to take no more, that was
+-- rescued and has not spoken since, or whose leases have expired, may take nothing; and none of this can change until this
 -- transaction ends. A session that holds nothing needs no heartbeat: its clock starts here.
 -- Index: sessions_pkey, jobs_held (one probe a session).
 --
@@ -10,7 +10,7 @@ WITH locked AS MATERIALIZED (
     SELECT
         session.session_id,
         session.call_id = ANY($3::uuid[]) AS is_current,
-        session.must_heartbeat,
+        session.must_heartbeat OR session.draining AS must_wait,
         session.expires_at,
         NOT EXISTS (
             SELECT FROM taskforge.jobs AS job
@@ -24,7 +24,7 @@ WITH locked AS MATERIALIZED (
     UPDATE taskforge.sessions AS session
     SET expires_at = clock_timestamp() + session.lease_duration
     FROM locked
-    WHERE locked.is_current AND NOT locked.must_heartbeat AND locked.is_empty
+    WHERE locked.is_current AND NOT locked.must_wait AND locked.is_empty
       AND session.project_id = $1 AND session.session_id = locked.session_id
     RETURNING session.session_id, session.expires_at
 )
@@ -33,7 +33,7 @@ SELECT
     locked.is_current,
     (extract(epoch FROM coalesce(started.expires_at, locked.expires_at)) * 1000000)::bigint AS expires_at,
     locked.is_current
-        AND NOT locked.must_heartbeat
+        AND NOT locked.must_wait
         AND (locked.is_empty OR locked.expires_at > clock_timestamp()) AS may_take
 FROM locked
 LEFT JOIN started ON started.session_id = locked.session_id

@@ -6,11 +6,12 @@
 -- Index: jobs_ready, one range a queue, read in its order.
 --
 -- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per_queue, $4 rows at most,
--- $5 jobs to leave out, as they were tried before
+-- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room
 SELECT
     job.id,
     queue.id AS queue_id,
-    job.payload_bytes
+    job.payload_bytes,
+    queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
 FROM taskforge.queues AS queue
 CROSS JOIN LATERAL (
     SELECT id, priority, created_at, payload_bytes
@@ -21,6 +22,7 @@ CROSS JOIN LATERAL (
 ) AS job
 WHERE queue.project_id = $1
   AND ($2::uuid[] IS NULL OR queue.id = ANY($2::uuid[]))
+  AND queue.id <> ALL($6::uuid[])
   AND queue.is_active
   AND queue.deleted_at IS NULL
 ORDER BY queue.priority DESC, job.priority DESC, job.created_at, job.id

@@ -5,12 +5,14 @@
 -- Index: jobs_ready_by_type, one range a pair, read in its order.
 --
 -- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per pair, $4 rows at most,
--- $5 jobs to leave out, as they were tried before, $6 job types
+-- $5 jobs to leave out, as they were tried before, $6 job types, $7 queues to leave out, as they have
+-- no room
 SELECT
     job.id,
     queue.id AS queue_id,
     type.name AS job_type,
-    job.payload_bytes
+    job.payload_bytes,
+    queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
 FROM taskforge.queues AS queue
 CROSS JOIN unnest($6::text[]) AS type (name)
 CROSS JOIN LATERAL (
@@ -26,6 +28,7 @@ CROSS JOIN LATERAL (
 ) AS job
 WHERE queue.project_id = $1
   AND ($2::uuid[] IS NULL OR queue.id = ANY($2::uuid[]))
+  AND queue.id <> ALL($7::uuid[])
   AND queue.is_active
   AND queue.deleted_at IS NULL
 ORDER BY queue.priority DESC, job.priority DESC, job.created_at, job.id

@@ -93,6 +93,13 @@ async def return_jobs(
     )
 
 
+async def dead_letter_jobs(
+    executor: Executor, project_id: UUID, ids: Sequence[str], new_ids: Sequence[UUID]
+) -> list[Record]:
+    """See `dead_letter_jobs.sql`. Returns `id, target_id` of each job that was dead-lettered."""
+    return await executor.fetch(_statements["dead_letter_jobs"], project_id, ids, new_ids)
+
+
 async def cancel_waiting_jobs(
     executor: Executor, project_id: UUID, ids: Sequence[str]
 ) -> list[Record]:
