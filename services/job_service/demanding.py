@@ -90,11 +90,7 @@ class Demand:
     @property
     def credit(self) -> int:
         """How many more jobs it takes now."""
-        if (
-            self.is_ended
-            or not self.takes_jobs
-            or (self.paused_until and time.monotonic() < self.paused_until)
-        ):
+        if self.is_ended or not self.takes_jobs or time.monotonic() < self.paused_until:
             return 0
         return max(0, self.max_in_flight - len(self.held))
 

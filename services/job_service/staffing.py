@@ -5,8 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ARRAY, RowMapping, Text, bindparam, text
-from sqlalchemy import UUID as SqlUuid
+from sqlalchemy import ARRAY, RowMapping, Text, Uuid, bindparam, text
 
 from job_service.dispatching import Dispatcher
 from job_service.queries import LIST_WORKERS, update_session
@@ -25,10 +24,10 @@ from taskforge_core.projects import Projects
 
 _LIST = "ListWorkers"
 _list_workers = text(LIST_WORKERS).bindparams(
-    bindparam("project_ids", type_=ARRAY(SqlUuid)),
-    bindparam("session_id", type_=SqlUuid),
+    bindparam("project_ids", type_=ARRAY(Uuid)),
+    bindparam("session_id", type_=Uuid),
     bindparam("after_worker", type_=Text),
-    bindparam("after_session", type_=SqlUuid),
+    bindparam("after_session", type_=Uuid),
 )
 
 

@@ -1,8 +1,9 @@
 -- Locks the sessions that a claim is for, and tells which may take jobs.
 --
--- Guarantee: a session whose current call is not the given one, that was told to take no more, that was
--- rescued and has not spoken since, or whose leases have expired, may take nothing; and none of this can change until this
--- transaction ends. A session that holds nothing needs no heartbeat: its clock starts here.
+-- Guarantee: a session whose current call is not the given one, that was told to take no more, that
+-- was rescued and has not spoken since, or whose leases have expired, may take nothing; and none of
+-- this can change until this transaction ends. A session that holds nothing needs no heartbeat: its
+-- clock starts here.
 -- Index: sessions_pkey, jobs_held (one probe a session).
 --
 -- $1 project_id, $2 session ids, $3 call ids
