@@ -74,6 +74,8 @@ class Demand:
     """For each reading of the lease rows that is under way: what was dropped since it began."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever there is something for the call to do."""
+    write_limit: asyncio.Timeout | None = None
+    """The time limit of the message that is being sent now."""
 
     @property
     def project_id(self) -> UUID:
@@ -129,6 +131,10 @@ class Demand:
         """A newer call of the session took its place."""
         self.is_replaced = True
         self.changed.set()
+        limit = self.write_limit
+        if limit is not None and not limit.expired():
+            # Nobody may be reading any more, and the newer call waits for what is stuck here.
+            limit.reschedule(0)
 
     def drain(self) -> None:
         """The server is leaving."""
