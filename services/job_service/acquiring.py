@@ -7,6 +7,9 @@ from job_service.demanding import Demand, Leased
 from job_service.parcelling import measure
 from taskforge.v1 import job_service_pb2 as pb
 
+LOOK_EVERY_SECONDS = 1.0
+"""How often a waiting call whose session is full looks whether it still is."""
+
 
 class Acquirer:
     """Serves AcquireJobs."""
@@ -23,27 +26,31 @@ class Acquirer:
         demand, group = await self._calls.open(request)
         try:
             # A pass of our own, so that "answer at once" looks at the queues before it answers.
-            await group.run_once()
-            await _first_job(demand, request.wait.ToTimedelta().total_seconds())
+            await group.look()
+            await self._first_job(demand, request.wait.ToTimedelta().total_seconds())
             taken = _fitting(demand)
             return pb.AcquireJobsResponse(leases=[leased.message for leased in taken])
         finally:
             self._calls.close(demand)
 
-
-async def _first_job(demand: Demand, wait_seconds: float) -> None:
-    deadline = asyncio.get_running_loop().time() + wait_seconds
-    while not demand.outbox:
-        demand.changed.clear()
-        if demand.is_replaced:
-            raise stream_replaced(demand)
-        if demand.is_draining:
-            raise server_draining()
-        try:
-            async with asyncio.timeout_at(deadline):
-                await demand.changed.wait()
-        except TimeoutError:
-            return
+    async def _first_job(self, demand: Demand, wait_seconds: float) -> None:
+        deadline = asyncio.get_running_loop().time() + wait_seconds
+        while not demand.outbox:
+            demand.changed.clear()
+            if demand.is_replaced:
+                raise stream_replaced(demand)
+            if demand.is_draining:
+                raise server_draining()
+            now = asyncio.get_running_loop().time()
+            if now >= deadline:
+                return
+            try:
+                async with asyncio.timeout_at(min(deadline, now + LOOK_EVERY_SECONDS)):
+                    await demand.changed.wait()
+            except TimeoutError:
+                # Nobody tells when a lease without a stream is settled on another replica.
+                if demand.credit == 0:
+                    await self._calls.refresh(demand)
 
 
 def _fitting(demand: Demand) -> list[Leased]:

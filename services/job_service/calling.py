@@ -1,5 +1,6 @@
 """Opens and closes lease calls: what LeaseJobs and AcquireJobs have in common."""
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,7 +9,8 @@ from uuid import UUID
 
 from job_service.background import Background
 from job_service.demanding import Demand, Leased, Subscription
-from job_service.dispatching import Dispatcher, Group
+from job_service.dispatching import Dispatcher
+from job_service.grouping import Group
 from job_service.queries import close_call, open_call
 from job_service.reconciling import Reconciler
 from job_service.returning import Returner
@@ -16,6 +18,7 @@ from job_service.routing import Routes
 from job_service.waking import Waker
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.database import Database
+from taskforge_core.database_errors import DATABASE_EXCEPTIONS
 from taskforge_core.errors import (
     Aborted,
     FailedPrecondition,
@@ -28,6 +31,9 @@ from taskforge_core.tokens import NO_STREAM, server_tag, token_head
 
 DEFAULT_LEASE_DURATION = timedelta(seconds=30)
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+CLOSE_AGAIN_AFTER_SECONDS = (0.5, 1, 2, 4, 8)
+"""The pauses between tries to close a call while the database is away."""
 
 _RETRY_ELSEWHERE = timedelta(milliseconds=100)
 
@@ -71,17 +77,25 @@ class Calls:
         is_stream = isinstance(request, pb.LeaseJobsRequest)
         project_id = await self._projects.resolve(request.project_id)
         demand = await self._demand(project_id, request, is_stream=is_stream)
-        opened = await open_call(
-            self._database.hot,
-            project_id,
-            demand.session_id,
-            request.worker_id,
-            _lease_duration(request),
-            demand.call_id,
-            is_stream,
-            self._server_id,
-            request.max_in_flight,
+        opening = asyncio.create_task(
+            open_call(
+                self._database.hot,
+                project_id,
+                demand.session_id,
+                request.worker_id,
+                _lease_duration(request),
+                demand.call_id,
+                is_stream,
+                self._server_id,
+                request.max_in_flight,
+            )
         )
+        try:
+            opened = await asyncio.shield(opening)
+        except BaseException:
+            # Whether it was opened is known only when the statement has ended.
+            self._background.start("close call", self._close_after(opening, demand))
+            raise
         if not opened:
             raise _session_has_stream(request.session_id)
         self._dispatcher.register(demand)
@@ -89,7 +103,11 @@ class Calls:
             # From here on no claim for an older call can commit, so this sees all that is held.
             await self._reconciler.reconcile(demand)
             self._waker.session_changed(demand.session_id)
-            return demand, self._dispatcher.admit(demand)
+            group = self._dispatcher.admit(demand)
+            if self._is_draining:
+                # It slipped in while the others were ended.
+                demand.drain()
+            return demand, group
         except BaseException:
             self.close(demand)
             raise
@@ -99,10 +117,28 @@ class Calls:
         self._dispatcher.remove(demand)
         unsent, demand.outbox = demand.outbox, []
         demand.give_back(unsent)
-        self._background.start(
-            "close call",
-            close_call(self._database.hot, demand.project_id, demand.session_id, demand.call_id),
-        )
+        self._background.start("close call", self._close(demand))
+
+    async def refresh(self, demand: Demand) -> None:
+        """Bring a call up to date with what its session holds."""
+        await self._reconciler.reconcile(demand)
+
+    async def _close(self, demand: Demand) -> None:
+        """Note that the call is closed; a heartbeat would believe it open until then."""
+        for pause in CLOSE_AGAIN_AFTER_SECONDS:
+            try:
+                await close_call(
+                    self._database.hot, demand.project_id, demand.session_id, demand.call_id
+                )
+                return
+            except DATABASE_EXCEPTIONS:
+                await asyncio.sleep(pause)
+        await close_call(self._database.hot, demand.project_id, demand.session_id, demand.call_id)
+
+    async def _close_after(self, opening: "asyncio.Task[bool]", demand: Demand) -> None:
+        await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            await self._close(demand)
 
     async def drain(self) -> None:
         """The server is leaving: open no more, and end those that are open."""

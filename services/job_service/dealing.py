@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
-MESSAGE_OVERHEAD_BYTES = 512
-"""What a lease's message takes beside its payload, as a rule. Labels and progress can add more:
-the sender measures the whole message and gives back what turns out too large."""
-
 
 class Candidate(Protocol):
     """A job that might be claimed."""
@@ -25,6 +21,10 @@ class Candidate(Protocol):
     @property
     def payload_bytes(self) -> int:
         """The size of its payload."""
+
+    @property
+    def message_bytes(self) -> int:
+        """The most that its lease takes in a message."""
 
 
 CandidateT = TypeVar("CandidateT", bound=Candidate)
@@ -53,17 +53,8 @@ class Taker(Protocol):
 TakerT = TypeVar("TakerT", bound=Taker)
 
 
-@dataclass(frozen=True, slots=True)
-class Deal(Generic[CandidateT, TakerT]):
-    """Who gets what, best first."""
-
-    hands: list[tuple[CandidateT, TakerT]]
-    too_large: list[CandidateT]
-    """Fit into no taker's messages: others may take them, so claims go on behind them."""
-
-
 def certain(candidates: Sequence[CandidateT], per_source: int) -> tuple[Sequence[CandidateT], bool]:
-    """The candidates that are surely the next ones, and whether any were cut off.
+    """The candidates that are surely the next ones, and whether more may follow that are not here.
 
     A source that returned `per_source` candidates may have more that rank right behind its last
     one. So what ranks behind the last one of such a source is not certain.
@@ -72,7 +63,7 @@ def certain(candidates: Sequence[CandidateT], per_source: int) -> tuple[Sequence
     for index, candidate in enumerate(candidates):
         seen[candidate.source] += 1
         if seen[candidate.source] == per_source:
-            return candidates[: index + 1], index + 1 < len(candidates)
+            return candidates[: index + 1], True
     return candidates, False
 
 
@@ -96,11 +87,13 @@ class _Seat(Generic[TakerT]):
             self.byte_credit = max(0, self.byte_credit - payload_bytes)
 
 
-def deal(candidates: Sequence[CandidateT], takers: Sequence[TakerT]) -> Deal[CandidateT, TakerT]:
+def deal(
+    candidates: Sequence[CandidateT], takers: Sequence[TakerT]
+) -> list[tuple[CandidateT, TakerT]]:
     """Deal candidates, in their order, to the takers in turn.
 
     It stops at the first candidate for which nobody has bytes left: a smaller one behind it must
-    not overtake it. One that fits into no taker's messages is set aside.
+    not overtake it. One that no taker's messages can hold is passed over.
     """
     seats = [
         _Seat(taker, taker.credit, taker.byte_credit, not taker.held)
@@ -108,17 +101,15 @@ def deal(candidates: Sequence[CandidateT], takers: Sequence[TakerT]) -> Deal[Can
         if taker.credit > 0
     ]
     hands: list[tuple[CandidateT, TakerT]] = []
-    too_large: list[CandidateT] = []
     turn = 0
     for candidate in candidates:
         size = candidate.payload_bytes
-        message_bytes = size + MESSAGE_OVERHEAD_BYTES
-        if seats and not any(message_bytes <= seat.taker.max_message_bytes for seat in seats):
-            too_large.append(candidate)
+        fitting = candidate.message_bytes
+        if seats and not any(fitting <= seat.taker.max_message_bytes for seat in seats):
             continue
         for offset in range(len(seats)):
             seat = seats[(turn + offset) % len(seats)]
-            if message_bytes <= seat.taker.max_message_bytes and seat.has_room_for(size):
+            if fitting <= seat.taker.max_message_bytes and seat.has_room_for(size):
                 break
         else:
             break
@@ -130,4 +121,4 @@ def deal(candidates: Sequence[CandidateT], takers: Sequence[TakerT]) -> Deal[Can
             del seats[position]
             if seats:
                 turn = (turn - 1 if position < turn else turn) % len(seats)
-    return Deal(hands, too_large)
+    return hands

@@ -12,6 +12,13 @@ PAUSE_SECONDS = 1.0
 """How long a session that may take nothing is left out, unless its heartbeat comes first."""
 
 
+BRIEFLY = 0.1
+"""Seconds: a pause below it is for a locked row, not for a session that must speak first."""
+
+LARGEST_MESSAGE_BYTES = 2 * 1024 * 1024
+"""No lease takes more: a payload has 1 MiB at most, labels and progress far less."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """Which jobs a call takes. Calls with equal subscriptions share their claims."""
@@ -76,6 +83,8 @@ class Demand:
     """For each reading of the lease rows that is under way: what was dropped since it began."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever there is something for the call to do."""
+    write_limit: asyncio.Timeout | None = None
+    """The time limit of the message that is being sent now."""
 
     @property
     def project_id(self) -> UUID:
@@ -88,11 +97,29 @@ class Demand:
         return self.is_closed or self.is_replaced or self.is_draining
 
     @property
+    def may_take(self) -> bool:
+        """Whether it takes jobs at all now, room or not."""
+        return not self.is_ended and self.takes_jobs and time.monotonic() >= self.paused_until
+
+    @property
+    def is_paused_briefly(self) -> bool:
+        """Whether it was left out because its session's row was locked."""
+        return 0 < self.paused_until - time.monotonic() < BRIEFLY
+
+    @property
     def credit(self) -> int:
         """How many more jobs it takes now."""
-        if self.is_ended or not self.takes_jobs or time.monotonic() < self.paused_until:
-            return 0
-        return max(0, self.max_in_flight - len(self.held))
+        return max(0, self.max_in_flight - len(self.held)) if self.may_take else 0
+
+    @property
+    def takes_any_job(self) -> bool:
+        """Whether any job of its queues is for it now, whatever its type and size."""
+        return (
+            self.credit > 0
+            and not self.subscription.job_types
+            and self.max_in_flight_bytes == 0
+            and self.max_message_bytes >= LARGEST_MESSAGE_BYTES
+        )
 
     @property
     def byte_credit(self) -> int | None:
@@ -119,9 +146,9 @@ class Demand:
         self.told_cancelled.discard(lease_seq)
         return self.tokens.pop(lease_seq)
 
-    def pause(self) -> None:
-        """Take nothing until the session's next heartbeat, or for a second."""
-        self.paused_until = time.monotonic() + PAUSE_SECONDS
+    def pause(self, seconds: float = PAUSE_SECONDS) -> None:
+        """Take nothing until the session's next heartbeat, or for so long."""
+        self.paused_until = time.monotonic() + seconds
 
     def resume(self) -> None:
         """Take jobs again: the session has spoken."""
@@ -131,6 +158,10 @@ class Demand:
         """A newer call of the session took its place."""
         self.is_replaced = True
         self.changed.set()
+        limit = self.write_limit
+        if limit is not None and not limit.expired():
+            # Nobody may be reading any more, and the newer call waits for what is stuck here.
+            limit.reschedule(0)
 
     def drain(self) -> None:
         """The server is leaving."""

@@ -1,144 +1,14 @@
-"""Joins the demand of all lease calls of this replica into claims and deals out what they bring."""
+"""Knows every lease call of this replica, by session and by subscription."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Iterable
 from uuid import UUID
 
 from job_service.background import Background
-from job_service.dealing import certain, deal
-from job_service.demanding import Demand, Leased, Subscription
-from job_service.leasing import Claimed, Claimer, Hand
-from taskforge_core.loops import Loop
+from job_service.demanding import Demand, Subscription
+from job_service.grouping import Group
+from job_service.leasing import Claimer
 from taskforge_core.notifications import Notifier
-
-MAX_CLAIM = 1000
-"""Jobs in one claim. By 1,000 a job costs a twentieth of a single claim; more gains little."""
-
-POLL = timedelta(seconds=1)
-"""Covers notifications that were lost; the loop varies it by ± 20 %."""
-
-MIN_PER_SOURCE = 8
-"""Candidates to ask of each queue at least."""
-
-MAX_CANDIDATES = 20_000
-"""Candidates that one pick may read over all its queues before it was seen to need more."""
-
-BUSY_QUEUE_SECONDS = 0.01
-"""When to try a queue with limits again that another claim was counting."""
-
-MAX_ROUNDS = 6
-"""Picks in one pass: each goes on behind what the ones before could not get."""
-
-
-class Group:
-    """The lease calls of one subscription: one loop, one claim at a time."""
-
-    def __init__(
-        self,
-        subscription: Subscription,
-        claimer: Claimer,
-        notifier: Notifier,
-    ) -> None:
-        self.subscription = subscription
-        self.demands: list[Demand] = []
-        self.loop = Loop(f"dispatch {subscription.project_id}", self.run_once, POLL)
-        self._claimer = claimer
-        self._notifier = notifier
-        self._claiming = asyncio.Lock()
-        self._sources_seen = 1
-        self._to_pass_on: set[UUID] = set()
-
-    def covers(self, queue_id: UUID) -> bool:
-        """Whether jobs of this queue may be for it."""
-        queue_ids = self.subscription.queue_ids
-        return queue_ids is None or queue_id in queue_ids
-
-    def wake(self, queue_ids: Iterable[UUID] = ()) -> None:
-        """Look for jobs now. `queue_ids` were made ready by this replica, which told nobody else:
-        if the calls here have taken all they can, the others are told then."""
-        self._to_pass_on.update(queue_ids)
-        self.loop.wake()
-
-    @property
-    def credit(self) -> int:
-        """How many jobs its calls take now."""
-        return sum(demand.credit for demand in self.demands)
-
-    async def run_once(self) -> bool:
-        """Claim and deal until nobody wants more or nothing is left. True: look again at once."""
-        async with self._claiming:
-            passing_on, self._to_pass_on = self._to_pass_on, set()
-            more = await self._claim_until_satisfied()
-        if passing_on and self.credit == 0:
-            self._notifier.notify("ready", *map(str, passing_on))
-        return more
-
-    async def _claim_until_satisfied(self) -> bool:
-        tried: list[UUID] = []
-        full: set[UUID] = set()
-        per_source = 0
-        for _ in range(MAX_ROUNDS):
-            takers = self._takers()
-            wanted = min(MAX_CLAIM, sum(demand.credit for demand in takers))
-            if wanted == 0:
-                return False
-            per_source = min(wanted, max(per_source, self._first_per_source(wanted)))
-            picked = await self._claimer.pick(
-                self.subscription, per_source, wanted, tried, list(full)
-            )
-            self._sources_seen = max(1, len({candidate.source for candidate in picked}))
-            sure, was_cut = certain(picked, per_source)
-            dealt = deal(sure, takers)
-            taken: set[UUID] = set()
-            if dealt.hands:
-                claimed = await self._claim(dealt.hands)
-                taken = {leased.id for _, leased in claimed.leases}
-                full |= claimed.full
-            behind = [candidate.id for candidate in dealt.too_large]
-            behind += [
-                job.id for job, _ in dealt.hands if job.id not in taken and job.queue_id not in full
-            ]
-            tried += behind
-            passed_over = behind or len(taken) < len(dealt.hands)
-            if not passed_over and not was_cut and len(picked) < wanted:
-                return False
-            if not taken and not passed_over:
-                # Nobody has the bytes for what comes next.
-                return False
-            if was_cut:
-                per_source *= 4
-        return bool(taken)
-
-    def _takers(self) -> list[Demand]:
-        """The calls that want jobs; each claim begins with another one."""
-        if self.demands:
-            self.demands.append(self.demands.pop(0))
-        return [demand for demand in self.demands if demand.credit > 0]
-
-    def _first_per_source(self, wanted: int) -> int:
-        """Enough of each queue for most claims, without reading far into hundreds of them."""
-        subscription = self.subscription
-        sources = len(subscription.queue_ids or ()) or self._sources_seen
-        sources *= len(subscription.job_types) or 1
-        if sources == 1:
-            return wanted
-        share = max(MIN_PER_SOURCE, 2 * wanted // self._sources_seen)
-        return min(share, max(MIN_PER_SOURCE, MAX_CANDIDATES // sources))
-
-    async def _claim(self, hands: Sequence[Hand]) -> Claimed:
-        claimed = await self._claimer.claim(self.subscription.project_id, hands)
-        if claimed.busy:
-            # Another claim counts there right now; it takes a few milliseconds.
-            asyncio.get_running_loop().call_later(BUSY_QUEUE_SECONDS, self.loop.wake)
-        parcels: dict[UUID, list[Leased]] = defaultdict(list)
-        calls = {demand.call_id: demand for demand, _ in claimed.leases}
-        for demand, leased in claimed.leases:
-            parcels[demand.call_id].append(leased)
-        for call_id, parcel in parcels.items():
-            calls[call_id].send(parcel)
-        return claimed
 
 
 class Dispatcher:
@@ -177,7 +47,7 @@ class Dispatcher:
         if group is None:
             group = Group(demand.subscription, self._claimer, self._notifier)
             self._groups[demand.subscription] = group
-            group.loop.start()
+            group.start()
         group.demands.append(demand)
         group.wake()
         return group
@@ -193,7 +63,7 @@ class Dispatcher:
             group.demands.remove(demand)
             if not group.demands:
                 del self._groups[demand.subscription]
-                self._background.start("stop dispatching", group.loop.stop())
+                self._background.start("stop dispatching", group.stop())
 
     def wake(self, queue_ids: Iterable[UUID], *, pass_on: bool = False) -> list[UUID]:
         """Let the calls that take jobs of these queues look for them.
@@ -203,15 +73,18 @@ class Dispatcher:
             pass_on: Nobody else was told: tell them when the calls here cannot take it all.
 
         Returns:
-            The queues from which no call here can take a job now.
+            The queues whose jobs, for all that is known here, no call of this replica takes.
         """
         unserved = []
         for queue_id in queue_ids:
             served = False
             for group in self._groups.values():
-                if group.covers(queue_id) and group.credit > 0:
-                    served = True
-                    group.wake([queue_id] if pass_on else ())
+                if not group.covers(queue_id) or group.credit == 0:
+                    continue
+                # Whoever takes only some of the queue's jobs may not take these.
+                serves = group.takes_any_job
+                group.wake([queue_id] if pass_on and serves else ())
+                served = served or serves
             if not served:
                 unserved.append(queue_id)
         return unserved
@@ -243,4 +116,4 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """End the loops of calls that are still there."""
-        await asyncio.gather(*(group.loop.stop() for group in self._groups.values()))
+        await asyncio.gather(*(group.stop() for group in self._groups.values()))

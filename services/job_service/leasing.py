@@ -16,6 +16,9 @@ from job_service.rationing import record, take_ration, within
 from taskforge_core.database import Database
 from taskforge_core.tokens import encode_token
 
+BUSY_SESSION_SECONDS = 0.02
+"""How long a session is left out whose row another transaction has locked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picked:
@@ -25,6 +28,8 @@ class Picked:
     source: tuple[UUID, str | None]
     """Its queue and, for a subscription to certain types, its type."""
     payload_bytes: int
+    message_bytes: int
+    """The most that its lease takes in a message."""
     has_limits: bool
     """Whether its queue has limits, as of the pick."""
 
@@ -33,6 +38,11 @@ class Picked:
         """Its queue."""
         return self.source[0]
 
+
+MESSAGE_OVERHEAD_BYTES = 2560
+"""The most that a lease's message takes beside payload, labels and progress: ids and token 300
+bytes, job type 100, the worker's label 1,020 (255 characters), trace context 576, times and
+numbers 200, and up to 10 for each of 32 labels."""
 
 Hand = tuple[Picked, Demand]
 """A candidate and the call that is to get it."""
@@ -63,6 +73,7 @@ class Claimer:
         limit: int,
         tried: Sequence[UUID],
         full: Sequence[UUID],
+        max_message_bytes: int,
     ) -> list[Picked]:
         """Candidates, best first, without those tried before and without those of full queues."""
         rows = await pick_jobs(
@@ -74,6 +85,7 @@ class Claimer:
             tried,
             subscription.job_types,
             full,
+            max_message_bytes - MESSAGE_OVERHEAD_BYTES,
         )
         typed = bool(subscription.job_types)
         return [
@@ -81,6 +93,7 @@ class Claimer:
                 row["id"],
                 (row["queue_id"], row["job_type"] if typed else None),
                 row["payload_bytes"],
+                row["message_bytes"] + MESSAGE_OVERHEAD_BYTES,
                 row["has_limits"],
             )
             for row in rows
@@ -139,7 +152,10 @@ def _admit(sessions: Sequence[Record], demands: dict[UUID, Demand]) -> dict[UUID
     known = {row["session_id"]: row for row in sessions}
     for session_id, demand in demands.items():
         row = known.get(session_id)
-        if row is None or not row["is_current"]:
+        if row is None:
+            # A heartbeat or a rescue has its row right now: the others need not wait for that.
+            demand.pause(BUSY_SESSION_SECONDS)
+        elif not row["is_current"]:
             demand.replace()
         elif row["may_take"]:
             expiries[session_id] = row["expires_at"]

@@ -19,7 +19,8 @@ def measure(leased: Leased) -> int:
 def parcels(leases: Sequence[Leased], max_message_bytes: int) -> Iterator[list[Leased]]:
     """The leases in their order, in as few messages as their sizes allow.
 
-    A lease that is larger than `max_message_bytes` gets a message of its own: see `fits`.
+    A lease that is larger than the target gets a message of its own; none is larger than its
+    receiver can take, since such jobs are not claimed for it.
     """
     limit = min(TARGET_MESSAGE_BYTES, max_message_bytes)
     parcel: list[Leased] = []
@@ -33,8 +34,3 @@ def parcels(leases: Sequence[Leased], max_message_bytes: int) -> Iterator[list[L
         size += weight
     if parcel:
         yield parcel
-
-
-def fits(parcel: Sequence[Leased], max_message_bytes: int) -> bool:
-    """Whether the receiver can take a message of these leases."""
-    return len(parcel) > 1 or measure(parcel[0]) <= max_message_bytes

@@ -7,11 +7,11 @@ import grpc
 import structlog
 
 from job_service.calling import Calls, server_draining, stream_replaced
-from job_service.demanding import Demand, Leased
-from job_service.parcelling import fits, parcels
+from job_service.demanding import Demand
+from job_service.parcelling import parcels
 from job_service.returning import Returner
 from taskforge.v1 import job_service_pb2 as pb
-from taskforge_core.retrying import Undelivered
+from taskforge_core.retrying import Released, Undelivered
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +45,8 @@ class Streamer:
         try:
             await self._serve(demand, context)
         except _ClientGone:
+            if demand.is_replaced:
+                raise stream_replaced(demand) from None
             log.info("stream_broken", session=str(demand.session_id), worker=demand.worker_id)
         finally:
             self._calls.close(demand)
@@ -55,7 +57,7 @@ class Streamer:
             if demand.is_replaced:
                 raise stream_replaced(demand)
             if demand.is_draining:
-                await _write(context, pb.LeaseJobsResponse(drain=pb.DrainNotice()))
+                await _write(demand, context, pb.LeaseJobsResponse(drain=pb.DrainNotice()))
                 raise server_draining()
             await self._send_leases(demand, context)
             await _send_notices(demand, context)
@@ -63,43 +65,43 @@ class Streamer:
                 async with asyncio.timeout(KEEPALIVE_SECONDS):
                     await demand.changed.wait()
             except TimeoutError:
-                await _write(context, pb.LeaseJobsResponse(keepalive=pb.Keepalive()))
+                await _write(demand, context, pb.LeaseJobsResponse(keepalive=pb.Keepalive()))
+                await self._calls.refresh(demand)
 
     async def _send_leases(self, demand: Demand, context: Context) -> None:
         leases, demand.outbox = demand.outbox, []
-        sent = 0
+        sent = sending = 0
         try:
             for parcel in parcels(leases, demand.max_message_bytes):
-                if fits(parcel, demand.max_message_bytes):
-                    batch = pb.LeaseBatch(leases=[leased.message for leased in parcel])
-                    await _write(context, pb.LeaseJobsResponse(leases=batch))
-                else:
-                    self._give_back(demand, parcel)
-                sent += len(parcel)
+                sending = len(parcel)
+                batch = pb.LeaseBatch(leases=[leased.message for leased in parcel])
+                await _write(demand, context, pb.LeaseJobsResponse(leases=batch))
+                sent += sending
         except BaseException:
-            # Also of the message that failed: whether it arrived nobody knows, and the fence
-            # protects the job if it did.
-            self._give_back(demand, leases[sent:])
+            # Whether the message that failed arrived nobody knows; the fence protects its jobs if
+            # it did. What stands behind it was never sent.
+            unsure, unsent = leases[sent : sent + sending], leases[sent + sending :]
+            self._returner.give_back(demand.project_id, unsure, Undelivered())
+            self._returner.give_back(demand.project_id, unsent, Released())
             raise
-
-    def _give_back(self, demand: Demand, leases: list[Leased]) -> None:
-        self._returner.give_back(demand.project_id, leases, Undelivered())
 
 
 async def _send_notices(demand: Demand, context: Context) -> None:
     if demand.cancelled:
         tokens, demand.cancelled = demand.cancelled, set()
         notice = pb.CancelNotice(lease_tokens=sorted(tokens))
-        await _write(context, pb.LeaseJobsResponse(cancel=notice))
+        await _write(demand, context, pb.LeaseJobsResponse(cancel=notice))
     if demand.lost:
         tokens, demand.lost = demand.lost, set()
         lost = pb.LostNotice(lease_tokens=sorted(tokens))
-        await _write(context, pb.LeaseJobsResponse(lost=lost))
+        await _write(demand, context, pb.LeaseJobsResponse(lost=lost))
 
 
-async def _write(context: Context, message: pb.LeaseJobsResponse) -> None:
+async def _write(demand: Demand, context: Context, message: pb.LeaseJobsResponse) -> None:
     try:
-        async with asyncio.timeout(WRITE_SECONDS):
+        async with asyncio.timeout(WRITE_SECONDS) as demand.write_limit:
             await context.write(message)
     except (TimeoutError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError):
         raise _ClientGone from None
+    finally:
+        demand.write_limit = None

@@ -7,19 +7,24 @@ from datetime import timedelta
 
 import structlog
 
+from taskforge_core.database_errors import translate_database_error
+from taskforge_core.errors import Unavailable
+
 log = structlog.get_logger(__name__)
 
 _FIRST_BACKOFF = 0.2
-_LONGEST_BACKOFF = 10.0
+_LONGEST_BACKOFF = 5.0
+"""With its jitter well below 10 s: so soon after its database everything must work again."""
 
 
 class Loop:
     """Runs a pass again and again until it is stopped; an error never ends it.
 
     Between two passes it waits `every` ± `jitter`, or less when woken. A pass that returns True
-    says that more work waits and is followed by another at once. A pass that raises is logged and
-    tried again after a pause that doubles from 0.2 s up to 10 s (or `every`, where that is longer),
-    and that `wake` does not shorten, so that a broken database is not hammered.
+    says that more work waits and is followed by another at once. A pass that raises is logged (in
+    one line where the database is away, which is no defect) and tried again after a pause that
+    doubles from 0.2 s up to 5 s (or `every`, where that is longer), and that `wake` does not
+    shorten, so that a broken database is not hammered.
 
     Tests call the pass itself instead of starting a loop.
     """
@@ -68,10 +73,14 @@ class Loop:
             self._woken.clear()
             try:
                 more = await self.run_once() is True
-            except Exception:
+            except Exception as error:
                 self._failures += 1
                 pause = self._backoff()
-                log.exception("loop_pass_failed", loop=self.name, retry_in_seconds=round(pause, 2))
+                told = {"loop": self.name, "retry_in_seconds": round(pause, 2)}
+                if isinstance(translate_database_error(error), Unavailable):
+                    log.warning("loop_pass_failed", **told, error=repr(error))
+                else:
+                    log.exception("loop_pass_failed", **told)
                 await self._pause_after_failure(pause)
                 continue
             self._failures = 0

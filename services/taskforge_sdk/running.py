@@ -163,12 +163,11 @@ class Runner:
         settlement = outcomes.after_error(held.token, error, held.stop)
         if held.stop is None and not isinstance(error, outcomes.Outcome):
             logger.warning(
-                "job %s (%s) failed in attempt %d: %s: %s",
+                "job %s (%s) failed in attempt %d: %s",
                 held.job.id,
                 held.job.job_type,
                 held.job.attempt_count,
-                type(error).__name__,
-                error,
+                settlement.failure.message,
                 extra=held.log_fields,
             )
         return settlement

@@ -29,15 +29,15 @@ async def insert_project(connection: Connection, name: str = "other") -> UUID:
 
 
 async def insert_queue(
-    connection: Connection, name: str, *, project_id: UUID = DEFAULT_PROJECT_ID
+    connection: Connection, name: str, *, project_id: UUID = DEFAULT_PROJECT_ID, **columns: Any
 ) -> UUID:
-    """An open queue without settings."""
+    """A queue; open and without settings but for the `columns` that are given."""
     queue_id = uuid7()
+    columns = {"project_id": project_id, "id": queue_id, "name": name} | columns
+    places = ", ".join(f"${place}" for place in range(1, len(columns) + 1))
     await connection.execute(
-        "INSERT INTO taskforge.queues (project_id, id, name) VALUES ($1, $2, $3)",
-        project_id,
-        queue_id,
-        name,
+        f"INSERT INTO taskforge.queues ({', '.join(columns)}) VALUES ({places})",
+        *columns.values(),
     )
     return queue_id
 
@@ -50,6 +50,8 @@ async def insert_jobs(
     priorities: Sequence[int] = (0,),
     created_at: datetime | None = None,
     project_id: UUID = DEFAULT_PROJECT_ID,
+    job_type: str = "test",
+    payload_bytes: int = 2,
     counted: bool = True,
 ) -> list[UUID]:
     """Jobs of one queue and status, one for each priority, and the delta of their count.
@@ -61,6 +63,8 @@ async def insert_jobs(
         priorities: One a job.
         created_at: Default: now, by the database's clock.
         project_id: Their project.
+        job_type: Their type.
+        payload_bytes: How large their payload counts; it is `{}` all the same.
         counted: Whether the delta of the counts is written as well.
     """
     ids = [uuid7() for _ in priorities]
@@ -72,6 +76,8 @@ async def insert_jobs(
         queue_id,
         int(status),
         created_at,
+        job_type,
+        payload_bytes,
     )
     if counted:
         await connection.execute(
@@ -94,7 +100,7 @@ SELECT $3, job.id, $4, $5::smallint, job.priority, coalesce($6::timestamptz, clo
        CASE WHEN $5::smallint = 2 THEN clock_timestamp() + interval '1 hour' END,
        CASE WHEN $5::smallint = 3 THEN gen_random_uuid() END,
        CASE WHEN $5::smallint = 3 THEN nextval('taskforge.lease_seq') END,
-       CASE WHEN $5::smallint = 3 THEN 1 ELSE 0 END, 3, 2, 'test', '{}'
+       CASE WHEN $5::smallint = 3 THEN 1 ELSE 0 END, 3, $8::integer, $7::text, '{}'
 FROM unnest($1::uuid[], $2::smallint[]) AS job (id, priority)
 """
 
@@ -103,6 +109,6 @@ INSERT INTO taskforge.job_history (
     project_id, id, queue_id, status, priority, created_at, updated_at, completed_at,
     attempt_count, max_attempts, payload_bytes, job_type, payload, attempts)
 SELECT $3, job.id, $4, $5::smallint, job.priority, coalesce($6::timestamptz, clock_timestamp()),
-       clock_timestamp(), clock_timestamp(), 1, 3, 2, 'test', '{}', '[]'
+       clock_timestamp(), clock_timestamp(), 1, 3, $8::integer, $7::text, '{}', '[]'
 FROM unnest($1::uuid[], $2::smallint[]) AS job (id, priority)
 """

@@ -109,10 +109,12 @@ async def pick_jobs(
     tried: Sequence[UUID],
     job_types: Sequence[str],
     full: Sequence[UUID],
+    max_bytes: int,
 ) -> list[Record]:
     """See `pick_jobs.sql` and, where `job_types` are given, `pick_jobs_of_types.sql`.
 
-    Returns `id, queue_id, payload_bytes, has_limits` and, with types, `job_type`, best first.
+    Returns `id, queue_id, payload_bytes, message_bytes, has_limits` and, with types, `job_type`,
+    best first.
     """
     if job_types:
         return await executor.fetch(
@@ -124,9 +126,17 @@ async def pick_jobs(
             tried,
             job_types,
             full,
+            max_bytes,
         )
     return await executor.fetch(
-        _statements["pick_jobs"], project_id, queue_ids, per_source, limit, tried, full
+        _statements["pick_jobs"],
+        project_id,
+        queue_ids,
+        per_source,
+        limit,
+        tried,
+        full,
+        max_bytes,
     )
 
 

@@ -32,6 +32,8 @@ WITH open_queue AS MATERIALIZED (
     JOIN taskforge.queues AS queue
         ON queue.project_id = $1 AND queue.id = job.queue_id
     WHERE job.queue_id = ANY(ARRAY(SELECT id FROM open_queue))
+), moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
 ), leased AS (
     UPDATE taskforge.jobs AS job
     SET status = 3,
@@ -44,7 +46,7 @@ WITH open_queue AS MATERIALIZED (
         started_at = moment.now,
         updated_at = moment.now,
         timeout_at = moment.now + coalesce(job.timeout, chosen.timeout)
-    FROM chosen, (SELECT clock_timestamp() AS now) AS moment
+    FROM chosen, moment
     WHERE job.project_id = $1 AND job.id = chosen.id
     RETURNING job.*
 ), counted AS (

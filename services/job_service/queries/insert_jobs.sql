@@ -4,13 +4,17 @@
 -- limit or a deletion binds every insert that begins after its commit. A job, the memory of its
 -- request_id and the counts come into being together. What is missing from the answer was refused
 -- or is a repetition; nothing of it was written.
--- All jobs of the statement have one created_at, so their ids, which ascend, give their order.
+-- All jobs of the statement have one created_at (a join may read a subquery again and again, but not
+-- a materialized one), so their ids, which ascend, give their order. Of equal request ids the first
+-- one's job is made.
 -- Index: queues_pkey, request_ids_pkey.
 --
 -- $1 project_id; aligned arrays: $2 ids, $3 queue ids, $4 job types, $5 payloads (JSON),
 -- $6 payload bytes, $7 priorities, $8 max attempts (NULL: the queue's), $9 scheduled for, $10 timeouts,
 -- $11 labels (JSON), $12 traceparents, $13 tracestates, $14 request ids, $15 content hashes
-WITH item AS MATERIALIZED (
+WITH moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
+), item AS MATERIALIZED (
     SELECT
         given.*,
         coalesce(given.max_attempts, coalesce(queue.max_retries, 2) + 1) AS attempts_allowed,
@@ -27,7 +31,7 @@ WITH item AS MATERIALIZED (
     )
     JOIN taskforge.queues AS queue
         ON queue.project_id = $1 AND queue.id = given.queue_id
-    CROSS JOIN (SELECT clock_timestamp() AS now) AS moment
+    CROSS JOIN moment
     CROSS JOIN LATERAL (
         SELECT greatest(
             given.scheduled_for,
@@ -47,7 +51,7 @@ WITH item AS MATERIALIZED (
     SELECT $1, request_id, content_hash, ARRAY[id]
     FROM item
     WHERE request_id IS NOT NULL
-    ORDER BY request_id
+    ORDER BY request_id, id
     ON CONFLICT DO NOTHING
     RETURNING job_ids[1] AS id
 ), made AS (

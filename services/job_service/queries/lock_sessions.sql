@@ -3,7 +3,8 @@
 -- Guarantee: a session whose current call is not the given one, that was told to take no more, that
 -- was rescued and has not spoken since, or whose leases have expired, may take nothing; and none of
 -- this can change until this transaction ends. A session that holds nothing needs no heartbeat: its
--- clock starts here.
+-- clock starts here. A session that another transaction has locked is left out of the answer: it must
+-- not hold up the others.
 -- Index: sessions_pkey, jobs_held (one probe a session).
 --
 -- $1 project_id, $2 session ids, $3 call ids
@@ -20,7 +21,7 @@ WITH locked AS MATERIALIZED (
     FROM taskforge.sessions AS session
     WHERE session.project_id = $1 AND session.session_id = ANY($2::uuid[])
     ORDER BY session.session_id
-    FOR NO KEY UPDATE
+    FOR NO KEY UPDATE SKIP LOCKED
 ), started AS (
     UPDATE taskforge.sessions AS session
     SET expires_at = clock_timestamp() + session.lease_duration

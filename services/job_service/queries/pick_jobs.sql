@@ -6,17 +6,25 @@
 -- Index: jobs_ready, one range a queue, read in its order.
 --
 -- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per_queue, $4 rows at most,
--- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room
+-- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room,
+-- $7 the largest payload, labels and progress together that anybody can receive
 SELECT
     job.id,
     queue.id AS queue_id,
     job.payload_bytes,
+    job.message_bytes,
     queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
 FROM taskforge.queues AS queue
 CROSS JOIN LATERAL (
-    SELECT id, priority, created_at, payload_bytes
+    SELECT id, priority, created_at, payload_bytes, size.message_bytes
     FROM taskforge.jobs
+    CROSS JOIN LATERAL (
+        SELECT payload_bytes
+            + coalesce(octet_length(labels::text), 0)
+            + coalesce(octet_length(progress::text), 0) AS message_bytes
+    ) AS size
     WHERE project_id = $1 AND queue_id = queue.id AND status = 1 AND id <> ALL($5::uuid[])
+      AND size.message_bytes <= $7
     ORDER BY priority DESC, created_at, id
     LIMIT $3
 ) AS job

@@ -1,7 +1,8 @@
 -- Brings a failed job back from history, ready at once.
 --
 -- Guarantee: the row leaves history in the statement that puts it among the waiting ones, so it is
--- always in exactly one of the two; the counts change with it. No row: it is not FAILED, its attempts
+-- always in exactly one of the two; the counts change with it. A settle that was answered before stays
+-- answered until the next lease. No row: it is not FAILED, its attempts
 -- are used up, its queue is deleted, or a dead-letter queue has a job for it.
 -- Index: job_history_key, one probe a partition.
 --
@@ -21,13 +22,13 @@ WITH gone AS (
         project_id, id, queue_id, created_at, updated_at, scheduled_for, started_at, attempt_count,
         max_attempts, payload_bytes, status, priority, timeout, job_type, worker_id, payload,
         progress, attempts, labels, traceparent, tracestate, origin_job_id, origin_queue_id,
-        origin_failed_at
+        origin_failed_at, last_seq, last_status
     )
     SELECT
         project_id, id, queue_id, created_at, clock_timestamp(), scheduled_for, started_at,
         attempt_count, max_attempts + $3::integer, payload_bytes, 1, priority, timeout, job_type, worker_id,
         payload, progress, attempts, labels, traceparent, tracestate, origin_job_id,
-        origin_queue_id, origin_failed_at
+        origin_queue_id, origin_failed_at, last_seq, last_status
     FROM gone
     RETURNING queue_id
 ), counted AS (

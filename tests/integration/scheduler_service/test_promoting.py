@@ -131,7 +131,8 @@ async def test_two_schedulers_at_once_promote_each_job_once(
 async def test_promoting_reads_what_is_due_and_nothing_else(
     database: Database, mode: PlanMode
 ) -> None:
-    await scheduled_jobs(database, "emails", *[3600.0] * 20_000, *[-1.0] * 10)
+    queue_id, _ = await scheduled_jobs(database, "emails", *[-1.0] * 10)
+    await insert_jobs(database.hot, queue_id, SCHEDULED, priorities=[0] * 20_000)
     await database.hot.execute("ANALYZE taskforge.jobs")
     async with Explainer(database.hot, mode) as explainer:
         await promote_due_jobs(explainer, 5000)

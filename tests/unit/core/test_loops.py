@@ -90,6 +90,25 @@ async def test_an_error_is_logged_and_does_not_end_it(
     assert capsys.readouterr().out.count("loop_pass_failed") == 3
 
 
+async def test_a_database_that_is_away_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loops, "_FIRST_BACKOFF", 0.001)
+
+    async def behave(number: int) -> None:
+        if number == 1:
+            raise ConnectionRefusedError("no server")
+
+    passes = Passes(behave)
+    loop = Loop("test", passes.run_once, HOUR)
+    loop.start()
+    assert [await passes.next() for _ in range(2)] == [1, 2]
+    await loop.stop()
+    [line] = capsys.readouterr().out.splitlines()
+    assert "loop_pass_failed" in line
+    assert "no server" in line
+
+
 async def test_wake_ups_do_not_shorten_the_pause_after_an_error() -> None:
     async def behave(number: int) -> None:
         raise ValueError("broken")
@@ -113,7 +132,7 @@ def test_the_pause_doubles_up_to_a_limit() -> None:
         loop._failures = failures
         pauses.append(loop._backoff())
     for nth, pause in enumerate(pauses):
-        expected = min(10.0, 0.2 * 2**nth)
+        expected = min(5.0, 0.2 * 2**nth)
         assert 0.8 * expected <= pause <= 1.2 * expected
     rare = Loop("test", Passes().run_once, timedelta(minutes=1))
     rare._failures = 50

@@ -1,0 +1,209 @@
+"""The lease calls of one subscription: their joint demand, one claim at a time."""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from job_service.dealing import certain, deal
+from job_service.demanding import Demand, Leased, Subscription
+from job_service.leasing import BUSY_SESSION_SECONDS, Claimed, Claimer, Hand, Picked
+from taskforge_core.loops import Loop
+from taskforge_core.notifications import Notifier
+
+log = structlog.get_logger(__name__)
+
+MAX_CLAIM = 1000
+"""Jobs in one claim. By 1,000 a job costs a twentieth of a single claim; more gains little."""
+
+POLL = timedelta(seconds=1)
+"""Covers notifications that were lost; the loop varies it by ± 20 %."""
+
+MIN_PER_SOURCE = 8
+"""Candidates to ask of each queue at least."""
+
+MAX_CANDIDATES = 20_000
+"""Candidates that one pick may read over all its queues before it was seen to need more."""
+
+BUSY_QUEUE_SECONDS = 0.01
+"""When to try a queue with limits again that another claim was counting."""
+
+MAX_ROUNDS = 6
+"""Picks in one pass: each goes on behind what the ones before could not get."""
+
+
+class Group:
+    """Joins the calls of one subscription into claims and deals out what they bring."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        claimer: Claimer,
+        notifier: Notifier,
+    ) -> None:
+        self.subscription = subscription
+        self.demands: list[Demand] = []
+        self._claimer = claimer
+        self._notifier = notifier
+        self._loop = Loop(f"dispatch {subscription.project_id}", self.run_once, POLL)
+        self._claiming = asyncio.Lock()
+        self._passes: set[asyncio.Task[bool]] = set()
+        self._sources_seen = 1
+        self._to_pass_on: set[UUID] = set()
+
+    def start(self) -> None:
+        """Look for jobs from now on: when woken, and each second."""
+        self._loop.start()
+
+    async def stop(self) -> None:
+        """End the loop; what it was to pass on is told to the others."""
+        await self._loop.stop()
+        self._pass_on(self._to_pass_on)
+
+    def covers(self, queue_id: UUID) -> bool:
+        """Whether jobs of this queue may be for it."""
+        queue_ids = self.subscription.queue_ids
+        return queue_ids is None or queue_id in queue_ids
+
+    def wake(self, queue_ids: Iterable[UUID] = ()) -> None:
+        """Look for jobs now. `queue_ids` were made ready by this replica, which told nobody else:
+        if the calls here have taken all they can, the others are told then."""
+        self._to_pass_on.update(queue_ids)
+        self._loop.wake()
+
+    @property
+    def credit(self) -> int:
+        """How many jobs its calls take now."""
+        return sum(demand.credit for demand in self.demands)
+
+    @property
+    def takes_any_job(self) -> bool:
+        """Whether any job of its queues is taken by one of its calls now."""
+        return any(demand.takes_any_job for demand in self.demands)
+
+    async def look(self) -> None:
+        """Make one pass now. It is finished even if the caller is cancelled: a claim that was
+        committed must reach the calls that it was for."""
+        one_pass = asyncio.create_task(self.run_once(), name="dispatch")
+        self._passes.add(one_pass)
+        one_pass.add_done_callback(self._passes.discard)
+        try:
+            await asyncio.shield(one_pass)
+        except asyncio.CancelledError:
+            one_pass.add_done_callback(_log_failure)
+            raise
+
+    async def run_once(self) -> bool:
+        """Claim and deal until nobody wants more or nothing is left. True: look again at once."""
+        async with self._claiming:
+            passing_on, self._to_pass_on = self._to_pass_on, set()
+            satisfied = False
+            try:
+                more = await self._claim_until_satisfied()
+                satisfied = self.credit > 0
+            finally:
+                if not satisfied:
+                    self._pass_on(passing_on)
+                self._look_again_for_busy_sessions()
+        return more
+
+    def _pass_on(self, queue_ids: Iterable[UUID]) -> None:
+        keys = [str(queue_id) for queue_id in queue_ids]
+        if keys:
+            self._notifier.notify("ready", *keys)
+
+    async def _claim_until_satisfied(self) -> bool:
+        tried: list[UUID] = []
+        full: set[UUID] = set()
+        per_source = 0
+        for _ in range(MAX_ROUNDS):
+            takers = self._takers()
+            wanted = min(MAX_CLAIM, sum(demand.credit for demand in takers))
+            if wanted == 0:
+                return False
+            per_source = min(wanted, max(per_source, self._first_per_source(wanted)))
+            largest = max(demand.max_message_bytes for demand in takers)
+            picked = await self._claimer.pick(
+                self.subscription, per_source, wanted, tried, list(full), largest
+            )
+            self._sources_seen = max(1, len({candidate.source for candidate in picked}))
+            sure, more_may_follow = certain(picked, per_source)
+            hands = deal(sure, takers)
+            if not hands:
+                # Nobody has the bytes for what comes next, or nothing is left.
+                return False
+            claimed = await self._claim(hands)
+            full |= claimed.full
+            taken = {leased.id for _, leased in claimed.leases}
+            tried += _lost_to_others(hands, taken, full)
+            if len(taken) == len(hands) and not more_may_follow and len(picked) < wanted:
+                return False
+            if more_may_follow:
+                per_source *= 4
+        if len(taken) == len(hands):
+            return True
+        # Others claim the same jobs at the same time: step aside for a moment.
+        self._wake_in(random.uniform(0.002, BUSY_QUEUE_SECONDS))
+        return False
+
+    def _takers(self) -> list[Demand]:
+        """The calls that want jobs; each claim begins with another one."""
+        if self.demands:
+            self.demands.append(self.demands.pop(0))
+        return [demand for demand in self.demands if demand.credit > 0]
+
+    def _first_per_source(self, wanted: int) -> int:
+        """Enough of each queue for most claims, without reading far into hundreds of them."""
+        subscription = self.subscription
+        sources = len(subscription.queue_ids or ()) or self._sources_seen
+        sources *= len(subscription.job_types) or 1
+        if sources == 1:
+            return wanted
+        share = max(MIN_PER_SOURCE, 2 * wanted // self._sources_seen)
+        return min(share, max(MIN_PER_SOURCE, MAX_CANDIDATES // sources))
+
+    async def _claim(self, hands: Sequence[Hand]) -> Claimed:
+        claimed = await self._claimer.claim(self.subscription.project_id, hands)
+        if claimed.busy:
+            # Another claim counts there right now; it takes a few milliseconds.
+            self._wake_in(BUSY_QUEUE_SECONDS)
+        parcels: dict[UUID, list[Leased]] = defaultdict(list)
+        calls = {demand.call_id: demand for demand, _ in claimed.leases}
+        for demand, leased in claimed.leases:
+            parcels[demand.call_id].append(leased)
+        for call_id, parcel in parcels.items():
+            calls[call_id].send(parcel)
+        return claimed
+
+    def _look_again_for_busy_sessions(self) -> None:
+        """A session whose row was locked for a moment wants jobs all the same."""
+        if any(demand.is_paused_briefly for demand in self.demands):
+            self._wake_in(BUSY_SESSION_SECONDS)
+
+    def _wake_in(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._loop.wake)
+
+
+def _lost_to_others(
+    hands: Sequence[tuple[Picked, Demand]], taken: set[UUID], full: set[UUID]
+) -> list[UUID]:
+    """The candidates that another claim has, or had: the pass goes on behind them.
+
+    Not those of queues without room, which are left out whole, nor those whose call turned out to
+    take nothing: they are still the best for the others.
+    """
+    return [
+        job.id
+        for job, demand in hands
+        if job.id not in taken and job.queue_id not in full and demand.may_take
+    ]
+
+
+def _log_failure(one_pass: "asyncio.Task[bool]") -> None:
+    """Of a pass that nobody waits for any more."""
+    if not one_pass.cancelled() and one_pass.exception() is not None:
+        log.warning("dispatch_pass_failed", error=repr(one_pass.exception()))
