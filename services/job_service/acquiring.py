@@ -1,11 +1,19 @@
 """AcquireJobs: leases jobs once, for clients that cannot hold a stream."""
 
 import asyncio
+from functools import partial
+from typing import Any
+
+import grpc
 
 from job_service.calling import Calls, server_draining, stream_replaced
 from job_service.demanding import Demand, Leased
 from job_service.parcelling import measure
+from job_service.returning import Returner
 from taskforge.v1 import job_service_pb2 as pb
+from taskforge_core.retrying import Undelivered
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 LOOK_EVERY_SECONDS = 1.0
 """How often a waiting call whose session is full looks whether it still is."""
@@ -14,10 +22,13 @@ LOOK_EVERY_SECONDS = 1.0
 class Acquirer:
     """Serves AcquireJobs."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, returner: Returner) -> None:
         self._calls = calls
+        self._returner = returner
 
-    async def acquire(self, request: pb.AcquireJobsRequest) -> pb.AcquireJobsResponse:
+    async def acquire(
+        self, request: pb.AcquireJobsRequest, context: Context
+    ) -> pb.AcquireJobsResponse:
         """Lease what is there, or wait for a first job.
 
         Raises:
@@ -29,9 +40,16 @@ class Acquirer:
             await group.look()
             await self._first_job(demand, request.wait.ToTimedelta().total_seconds())
             taken = _fitting(demand)
+            # The stubs want an instance of a class that exists in them alone.
+            context.add_done_callback(partial(self._sent, demand, taken))  # type: ignore[arg-type]
             return pb.AcquireJobsResponse(leases=[leased.message for leased in taken])
         finally:
             self._calls.close(demand)
+
+    def _sent(self, demand: Demand, taken: list[Leased], context: Context) -> None:
+        """The call is over; a client that left before its answer has none of the leases."""
+        if context.cancelled():
+            self._returner.give_back(demand.project_id, taken, Undelivered())
 
     async def _first_job(self, demand: Demand, wait_seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + wait_seconds

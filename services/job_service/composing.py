@@ -65,7 +65,7 @@ class JobServer:
             browser=browser,
             changer=JobChanger(database, projects, browser, self.dispatcher, reconciler, waker),
             streamer=Streamer(calls, returner),
-            acquirer=Acquirer(calls),
+            acquirer=Acquirer(calls, returner),
             heartbeats=Heartbeats(database, projects, self.dispatcher, waker),
             settler=Settler(database, waker),
             staff=Staff(database, projects, self.dispatcher, reconciler, waker),

@@ -77,7 +77,7 @@ class JobServicer(JobServiceServicer):
     async def AcquireJobs(
         self, request: pb.AcquireJobsRequest, context: Context
     ) -> pb.AcquireJobsResponse:
-        return await self._do.acquirer.acquire(request)
+        return await self._do.acquirer.acquire(request, context)
 
     async def Heartbeat(
         self, request: pb.HeartbeatRequest, context: Context
