@@ -1,5 +1,6 @@
 """Opens and closes lease calls: what LeaseJobs and AcquireJobs have in common."""
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -103,6 +104,15 @@ class Calls:
             "close call",
             close_call(self._database.hot, demand.project_id, demand.session_id, demand.call_id),
         )
+
+    async def refuse_outbox(self, demand: Demand) -> None:
+        """Give back what is in the outbox, as too large for the client; returns when it is ready
+        for others and the call has room for what is behind it."""
+        refused, demand.outbox = demand.outbox, []
+        demand.unfit.update(leased.id for leased in refused)
+        returning = self._returner.give_back(demand.project_id, refused, Released())
+        if returning is not None:
+            await asyncio.wait([returning])
 
     async def drain(self) -> None:
         """The server is leaving: open no more, and end those that are open."""

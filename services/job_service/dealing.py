@@ -1,14 +1,14 @@
 """Deals the candidates of a claim to the calls that want them: pure, so order can be proved."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 MESSAGE_OVERHEAD_BYTES = 512
 """What a lease's message takes beside its payload, as a rule. Labels and progress can add more:
-the sender measures the whole message and gives back what turns out too large."""
+the sender measures the whole message; a job that turns out too large is `unfit` for its taker."""
 
 
 class Candidate(Protocol):
@@ -48,6 +48,10 @@ class Taker(Protocol):
     @property
     def max_message_bytes(self) -> int:
         """The largest message that it can receive."""
+
+    @property
+    def unfit(self) -> Set[UUID]:
+        """Jobs that turned out to be too large for its messages."""
 
 
 TakerT = TypeVar("TakerT", bound=Taker)
@@ -96,6 +100,11 @@ class _Seat(Generic[TakerT]):
             self.byte_credit = max(0, self.byte_credit - payload_bytes)
 
 
+def _fits(candidate: Candidate, taker: Taker) -> bool:
+    message_bytes = candidate.payload_bytes + MESSAGE_OVERHEAD_BYTES
+    return message_bytes <= taker.max_message_bytes and candidate.id not in taker.unfit
+
+
 def deal(candidates: Sequence[CandidateT], takers: Sequence[TakerT]) -> Deal[CandidateT, TakerT]:
     """Deal candidates, in their order, to the takers in turn.
 
@@ -112,13 +121,12 @@ def deal(candidates: Sequence[CandidateT], takers: Sequence[TakerT]) -> Deal[Can
     turn = 0
     for candidate in candidates:
         size = candidate.payload_bytes
-        message_bytes = size + MESSAGE_OVERHEAD_BYTES
-        if seats and not any(message_bytes <= seat.taker.max_message_bytes for seat in seats):
+        if seats and not any(_fits(candidate, seat.taker) for seat in seats):
             too_large.append(candidate)
             continue
         for offset in range(len(seats)):
             seat = seats[(turn + offset) % len(seats)]
-            if message_bytes <= seat.taker.max_message_bytes and seat.has_room_for(size):
+            if _fits(candidate, seat.taker) and seat.has_room_for(size):
                 break
         else:
             break

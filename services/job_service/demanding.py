@@ -53,7 +53,7 @@ class Demand:
     """0: no limit."""
     max_message_bytes: int
     give_back: Callable[[Sequence[Leased]], None]
-    """Takes the leases that come when the call has ended."""
+    """Takes leases that were not sent; no attempt is used."""
     held: dict[int, int] = field(default_factory=dict)
     """Payload bytes by lease sequence."""
     held_bytes: int = 0
@@ -74,6 +74,8 @@ class Demand:
     """For each reading of the lease rows that is under way: what was dropped since it began."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever there is something for the call to do."""
+    unfit: set[UUID] = field(default_factory=set)
+    """Jobs whose message turned out to be larger than the client can receive."""
     write_limit: asyncio.Timeout | None = None
     """The time limit of the message that is being sent now."""
 
@@ -148,6 +150,11 @@ class Demand:
         else:
             self.outbox.extend(leases)
             self.changed.set()
+
+    def refuse(self, leases: Sequence[Leased]) -> None:
+        """Give back leases that are too large for the client, and take their jobs no more."""
+        self.unfit.update(leased.id for leased in leases)
+        self.give_back(leases)
 
     def report_cancelled(self, lease_seq: int) -> None:
         """Tell the worker, once, that a job's cancellation was asked for."""

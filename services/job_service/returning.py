@@ -1,5 +1,6 @@
 """Gives back leases that this replica claimed but could not deliver."""
 
+import asyncio
 from collections.abc import Iterable
 from uuid import UUID
 
@@ -19,8 +20,10 @@ class Returner:
         self._waker = waker
         self._background = background
 
-    def give_back(self, project_id: UUID, leases: Iterable[Leased], ending: Ending) -> None:
-        """Make the jobs ready again.
+    def give_back(
+        self, project_id: UUID, leases: Iterable[Leased], ending: Ending
+    ) -> "asyncio.Task[None] | None":
+        """Make the jobs ready again; the task, if there is anything to do.
 
         Args:
             project_id: Owner of the jobs.
@@ -28,8 +31,9 @@ class Returner:
             ending: `Released` if sending was never tried, `Undelivered` if it failed.
         """
         endings = {(str(leased.id), leased.lease_seq): ending for leased in leases}
-        if endings:
-            self._background.start("give back leases", self._give_back(project_id, endings))
+        if not endings:
+            return None
+        return self._background.start("give back leases", self._give_back(project_id, endings))
 
     async def _give_back(self, project_id: UUID, endings: dict[LeaseKey, Ending]) -> None:
         async with self._database.hot.acquire() as connection, connection.transaction():

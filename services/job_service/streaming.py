@@ -76,7 +76,7 @@ class Streamer:
                     batch = pb.LeaseBatch(leases=[leased.message for leased in parcel])
                     await _write(demand, context, pb.LeaseJobsResponse(leases=batch))
                 else:
-                    self._give_back(demand, parcel)
+                    demand.refuse(parcel)
                 sent += len(parcel)
         except BaseException:
             # Also of the message that failed: whether it arrived nobody knows, and the fence
