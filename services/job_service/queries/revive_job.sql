@@ -1,8 +1,9 @@
 -- Brings a failed job back from history, ready at once.
 --
 -- Guarantee: the row leaves history in the statement that puts it among the waiting ones, so it is
--- always in exactly one of the two; the counts change with it. No row: it is not FAILED, its attempts
--- are used up, or its queue is deleted.
+-- always in exactly one of the two; the counts change with it. The settle that failed it stays
+-- answered until the next lease. No row: it is not FAILED, its attempts are used up, or its queue is
+-- deleted.
 -- Index: job_history_key, one probe a partition.
 --
 -- $1 project_id, $2 job id, $3 attempts to add (integer)
@@ -19,12 +20,12 @@ WITH gone AS (
     INSERT INTO taskforge.jobs (
         project_id, id, queue_id, created_at, updated_at, scheduled_for, started_at, attempt_count,
         max_attempts, payload_bytes, status, priority, timeout, job_type, worker_id, payload,
-        progress, attempts, labels, traceparent, tracestate
+        progress, attempts, labels, traceparent, tracestate, last_seq, last_status
     )
     SELECT
         project_id, id, queue_id, created_at, clock_timestamp(), scheduled_for, started_at,
         attempt_count, max_attempts + $3::integer, payload_bytes, 1, priority, timeout, job_type, worker_id,
-        payload, progress, attempts, labels, traceparent, tracestate
+        payload, progress, attempts, labels, traceparent, tracestate, last_seq, last_status
     FROM gone
     RETURNING queue_id
 ), counted AS (
