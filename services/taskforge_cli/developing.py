@@ -2,10 +2,12 @@
 
 import queue
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -116,16 +118,28 @@ def _welcome(launcher: "Launcher", settings: "Settings") -> str:
         lines.append(f"  export {' '.join(exports)}")
     request = shlex.quote('{"queue": "emails"}')
     payload = shlex.quote('{"to": "ann@example.org"}')
+    command = _own_command()
     lines += [
-        "  taskforge queue create emails",
-        f"  taskforge job create emails send-email --payload {payload}",
-        "  taskforge job list",
+        f"  {command} queue create emails",
+        f"  {command} job create emails send-email --payload {payload}",
+        f"  {command} job list",
         f"  grpcurl -plaintext -d {request} {queue_address} {_STATS_METHOD}",
         "",
         "Ctrl-C stops it; the jobs stay.",
         "",
     ]
     return "\n".join([*lines, ""])
+
+
+def _own_command() -> str:
+    """What starts this command in any other terminal: its name where that is enough."""
+    script = Path(sys.argv[0]).absolute()
+    found = shutil.which("taskforge")
+    if script.name != "taskforge":
+        return f"{shlex.quote(sys.executable)} -m taskforge_cli"
+    if found is not None and Path(found).absolute() == script:
+        return "taskforge"
+    return shlex.quote(str(script))
 
 
 def _describe_database(settings: "Settings") -> str:

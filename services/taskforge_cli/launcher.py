@@ -206,7 +206,7 @@ class Launcher:
                 postgres.start()
             except EmbeddedPostgresError as error:
                 self._report(f"Postgres cannot be started: {error}")
-                self._stopping.wait(_pause(failures))
+                self._stopping.wait(restart_pause(failures))
                 failures += 1
                 continue
             if postgres.dsn != self._database_url:
@@ -261,7 +261,7 @@ class Launcher:
             self._failures[service.name] = 0
         failures = self._failures.get(service.name, 0)
         self._failures[service.name] = failures + 1
-        pause = _pause(failures)
+        pause = restart_pause(failures)
         how = how_it_ended(child.exit_code or 0)
         self._report(f"{service.name} {how}; starting it again in {pause:g} s")
         if self._stopping.wait(pause):
@@ -318,7 +318,7 @@ class Launcher:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _pause(failures: int) -> float:
+def restart_pause(failures: int) -> float:
     """Seconds to wait before a process that has died so often in a row is started again."""
     return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10)))
 

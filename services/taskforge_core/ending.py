@@ -98,9 +98,11 @@ async def end_leases(
     )
     finishes = []
     returns: list[tuple[LeaseKey, Return, str | None]] = []
+    holders: dict[LeaseKey, UUID] = {}
     for row in rows:
         job = leased_job(row)
         key = (job.id, job.lease_seq)
+        holders[key] = job.session_id
         decision = decide(job, endings[key], random.uniform(-1, 1))
         failure = _failure_entry(job, decision)
         match decision:
@@ -110,7 +112,7 @@ async def end_leases(
                 returns.append((key, decision, failure))
     ended = await _finish(executor, project_id, finishes, answered=answered)
     ended = await _dead_letter(executor, project_id, ended)
-    ended += await _return(executor, project_id, returns, answered=answered)
+    ended += await _return(executor, project_id, returns, holders, answered=answered)
     return ended
 
 
@@ -182,7 +184,7 @@ async def _finish(
         [failure for _, _, failure in finishes],
         answered=answered,
     )
-    return [_ended_lease(row) for row in rows]
+    return [_ended_lease(row, row["session_id"]) for row in rows]
 
 
 async def _dead_letter(
@@ -204,6 +206,7 @@ async def _return(
     executor: Executor,
     project_id: UUID,
     returns: Sequence[tuple[LeaseKey, Return, str | None]],
+    holders: Mapping[LeaseKey, UUID],
     *,
     answered: bool,
 ) -> list[EndedLease]:
@@ -220,10 +223,10 @@ async def _return(
         [failure for _, _, failure in returns],
         answered=answered,
     )
-    return [_ended_lease(row) for row in rows]
+    return [_ended_lease(row, holders[row["id"], row["lease_seq"]]) for row in rows]
 
 
-def _ended_lease(row: Record) -> EndedLease:
+def _ended_lease(row: Record, session_id: UUID) -> EndedLease:
     return EndedLease(
-        row["id"], row["lease_seq"], row["queue_id"], row["session_id"], JobStatus(row["status"])
+        row["id"], row["lease_seq"], row["queue_id"], session_id, JobStatus(row["status"])
     )

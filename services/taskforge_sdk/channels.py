@@ -20,10 +20,11 @@ _OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
     ("grpc.http2.max_pings_without_data", 0),
     # A job may have a payload and a result of 1 MiB each, and 100 failed attempts of 8 KiB.
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    # A server that restarts is found again within 3 s instead of gRPC's 2 min.
+    # A server that restarts is found again within a second or two instead of gRPC's 2 min: leases
+    # may be as short as that.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 3_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
 

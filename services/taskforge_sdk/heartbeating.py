@@ -21,7 +21,6 @@ MAX_HELD: Final = 10_000
 _PROGRESS_SPACING: Final = 1.0
 """Seconds between two heartbeats that are sent early for the sake of progress."""
 
-_HELD = pb.LeaseVerdict.VERDICT_HELD
 _CANCEL_REQUESTED = pb.LeaseVerdict.VERDICT_CANCEL_REQUESTED
 _LOST = pb.LeaseVerdict.VERDICT_LOST
 

@@ -95,18 +95,18 @@ def after_error(token: str, error: BaseException, stop: Stop | None) -> pb.Settl
             delay = duration_of(error.delay, "delay")
             return pb.Settlement(lease_token=token, snooze=pb.Snooze(delay=delay))
         case Retry():
-            failure = _failure(error, str(error))
+            failure = _failure(error, _text(error))
             if error.after is not None:
                 failure.retry_after.FromTimedelta(error.after)
         case Fatal():
-            failure = _failure(error, str(error) or "the handler gave up")
+            failure = _failure(error, _text(error) or "the handler gave up")
             failure.retryable = False
         case _ if stop is Stop.LEAVING:
             return release(token)
         case _ if stop is not None:
             failure = pb.Failure(message=stop.value)
         case _:
-            failure = _failure(error, f"{type(error).__name__}: {error}")
+            failure = _failure(error, f"{type(error).__name__}: {_text(error)}")
     return pb.Settlement(lease_token=token, failure=failure)
 
 
@@ -125,6 +125,13 @@ def substitute(refused: pb.Settlement, why: str) -> pb.Settlement | None:
 
 def _failure(error: BaseException, message: str) -> pb.Failure:
     return pb.Failure(message=_clean(message), detail=_detail(error))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a class of the user's that cannot even be told must not matter
+        return "it has no text"
 
 
 def _clean(text: str) -> str:

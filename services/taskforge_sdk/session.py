@@ -28,6 +28,9 @@ from taskforge_sdk.streaming import Streamer
 _LAST_SETTLEMENTS: Final = 5.0
 """Seconds in which the last settlements must be answered when the worker leaves."""
 
+_LONGEST_BACKOFF: Final = 2.0
+"""Seconds after which a lost server is looked for again at the latest."""
+
 _HEARTBEATS_AFTER_A_BREAK: Final = 3
 """A lease that was lost with a stream is known to no one here. Two heartbeats that omit it, both a
 while after it was made, give it back without using an attempt; the first may come too early."""
@@ -59,7 +62,7 @@ class Session:
     """A session of the worker protocol, from its first stream to its last settlement."""
 
     def __init__(self, session_id: str, options: WorkerOptions, registry: Registry) -> None:
-        policy = RetryPolicy()
+        policy = RetryPolicy(maximum=_LONGEST_BACKOFF)
         self._options = options
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()

@@ -47,7 +47,7 @@ def test_a_handful_of_files_runs_green_with_every_result_checked(files: Path) ->
 def test_the_demo_leaves_neither_data_nor_queues_behind_but_keeps_them_when_asked(
     files: Path,
 ) -> None:
-    demo = _demo("--path", str(files), "--limit", "2", "--workers", "1", "--no-kill", "--keep")
+    demo = _demo("--path", str(files), "--limit", "2", "--workers", "1", "--keep")
     assert demo.returncode == 0, demo.stdout + demo.stderr
     kept = re.search(r"taskforge dev --data-folder (\S+)/data$", demo.stdout, re.MULTILINE)
     assert kept is not None

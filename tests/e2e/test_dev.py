@@ -3,11 +3,12 @@
 import os
 import signal
 import socket
+import subprocess
 from functools import partial
 from pathlib import Path
 
-from tests.support.dev_system import Command, DevSystem
-from tests.support.processes import until, until_gone
+from tests.support.dev_system import Command, DevSystem, environment
+from tests.support.processes import PATIENCE, until, until_gone
 
 from taskforge_sdk import Job, JobStatus
 
@@ -31,20 +32,37 @@ def _until_finished(system: DevSystem, job_id: str) -> Job:
         return client.get_job(job_id)
 
 
+def _pasted(printed: str) -> list[str]:
+    lines = printed.partition("Try it in another terminal:\n")[2].partition("\n\n")[0]
+    return [line.strip() for line in lines.splitlines()]
+
+
+def _shell(*lines: str) -> str:
+    done = subprocess.run(
+        ["/bin/sh", "-ec", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def test_the_first_steps_of_a_stranger(open_folder: Path) -> None:
     (open_folder / "tasks.py").write_text(TASKS)
     with DevSystem(open_folder / "data") as dev:
-        assert "taskforge queue create emails" in dev.out.text
-        assert f'grpcurl -plaintext -d \'{{"queue": "emails"}}\' {dev.addresses["queue"]}' in (
-            dev.out.text
+        # What it prints is pasted into another terminal as it stands.
+        export, make_queue, make_job, list_jobs, grpcurl = _pasted(dev.out.text)
+        assert grpcurl == (
+            f'grpcurl -plaintext -d \'{{"queue": "emails"}}\' {dev.addresses["queue"]}'
+            " taskforge.v1.QueueService/GetQueueStats"
         )
-        created = dev.taskforge("queue", "create", "emails", "--retry-delay", "100ms")
-        assert (created.returncode, created.stderr) == (0, "")
-        created = dev.taskforge(
-            "job", "create", "emails", "send-email", "--payload", '{"to": "ann@example.org"}'
-        )
-        assert (created.returncode, created.stderr) == (0, "")
-        job_id = created.stdout.split()[3]
+        assert _shell(export, make_queue).startswith("Created the queue emails ")
+        job_id = _shell(export, make_job).split()[3]
+        assert job_id in _shell(export, list_jobs)
+        assert dev.taskforge("queue", "update", "emails", "--retry-delay", "100ms").returncode == 0
         with Command(
             "worker", "run", "tasks:worker", variables=dev.variables, folder=open_folder
         ) as worker:

@@ -1,5 +1,7 @@
 """Calls of QueueService that many tests make."""
 
+from typing import Any
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from tests.support.stubs import QueueStub
@@ -15,11 +17,19 @@ SETTINGS = queue_pb2.QueueSettings(
     backoff_multiplier=1.5,
     retry_jitter=0.0,
     max_payload_bytes=1_048_576,
+    max_concurrent_jobs=1,
+    rate_limit_per_minute=1_000_000,
+    delay_by_priority=queue_pb2.PriorityDelays(
+        low=Duration(seconds=3600), high=Duration(), urgent=Duration(nanos=1000)
+    ),
 )
+"""Every setting but the dead-letter queue, which must be there."""
 
 
-async def make(stub: QueueStub, name: str = "emails") -> queue_pb2.Queue:
-    return (await stub.CreateQueue(pb.CreateQueueRequest(name=name))).queue
+async def make(stub: QueueStub, name: str = "emails", **settings: Any) -> queue_pb2.Queue:
+    """Make a queue; `settings` are the fields of `QueueSettings`."""
+    request = pb.CreateQueueRequest(name=name, settings=queue_pb2.QueueSettings(**settings))
+    return (await stub.CreateQueue(request)).queue
 
 
 async def get(stub: QueueStub, queue: str) -> queue_pb2.Queue:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from queue_service.administering import Administrator
 from queue_service.browsing import Browser
+from queue_service.purging import Purger
+from queue_service.redriving import Redriver
 from taskforge_core.database import Database
 from taskforge_core.notifications import Notifier
 from taskforge_core.projects import Projects
@@ -19,6 +21,8 @@ class Replica:
     database: Database
     administrator: Administrator
     browser: Browser
+    purger: Purger
+    redriver: Redriver
 
 
 @asynccontextmanager
@@ -29,7 +33,11 @@ async def queue_replica(settings: Settings, name: str) -> AsyncIterator[Replica]
     projects = Projects(database)
     try:
         yield Replica(
-            database, Administrator(database, projects, notifier), Browser(database, projects)
+            database,
+            Administrator(database, projects, notifier),
+            Browser(database, projects),
+            Purger(database, projects, page=7, batch=3),
+            Redriver(database, projects, notifier, page=7, batch=3),
         )
         await notifier.flushed()
     finally:

@@ -43,7 +43,8 @@ def demo(
         typer.Option(metavar="N", min=1, help="At most this many files.", show_default=False),
     ] = None,
     kill: Annotated[
-        bool, typer.Option(help="Kill a worker when a third of the jobs is done.")
+        bool,
+        typer.Option(help="Kill a worker, unless it is the only one, when a third is done."),
     ] = True,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the data folder, to look at the jobs later.")
@@ -128,7 +129,7 @@ def _run(
                 seconds = run.create_jobs()
                 print_line(f"Created {len(plan.expected):,} jobs in bulk in {seconds:.2f} s.")
                 with watching(len(plan.expected)) as watcher:
-                    run.watch(workers, watcher, kill=kill)
+                    run.watch(workers, watcher, kill=kill and worker_count > 1)
             jobs = run.finished_jobs()
             if not own_database:
                 run.delete_queues()

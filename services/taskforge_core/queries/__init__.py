@@ -79,7 +79,7 @@ async def return_jobs(
     *,
     answered: bool,
 ) -> list[Record]:
-    """See `return_jobs.sql`. Returns `id, lease_seq, queue_id, session_id, status`."""
+    """See `return_jobs.sql`. Returns `id, lease_seq, queue_id, status` of what waits again."""
     return await executor.fetch(
         _statements["return_jobs"],
         project_id,

@@ -3,14 +3,16 @@
 -- Guarantee: that no lease exists is checked in the statement that removes the row, so a running job
 -- is never touched; the row, its history and the counts change together. What comes back was
 -- cancelled here. A settle that was answered before stays answered (last_seq, last_status).
--- Index: jobs_pkey, one probe a job (lease_seq is null exactly while a job waits; a condition on the
--- status would invite the planner to walk a partial index).
+-- Index: jobs_pkey, one probe a job (`finish_jobs` tells what keeps the planner from others; lease_seq
+-- is null exactly while a job waits).
 --
 -- $1 project_id, $2 job ids (ascending)
 WITH gone AS (
     DELETE FROM taskforge.jobs AS job
-    USING unnest($2::uuid[]) AS named (id)
-    WHERE job.project_id = $1 AND job.id = named.id AND job.lease_seq IS NULL
+    USING (
+        SELECT $1::uuid AS project_id, given.id FROM unnest($2::uuid[]) AS given (id) OFFSET 0
+    ) AS named
+    WHERE job.project_id = named.project_id AND job.id = named.id AND job.lease_seq IS NULL
     RETURNING job.*
 ), filed AS (
     INSERT INTO taskforge.job_history (

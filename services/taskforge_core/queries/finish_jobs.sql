@@ -2,16 +2,24 @@
 --
 -- Guarantee: the fence is checked in the statement that removes the row, so a stale lease changes
 -- nothing; the row, its history and the counts change together. What comes back was ended here.
--- Index: jobs_pkey, one probe a job (with `status = 3` in the condition the planner may walk a whole
--- partial index instead; lease_seq is non-null exactly then).
+-- Index: jobs_pkey, one probe a job. Two things keep the planner from others: no `status = 3` in the
+-- condition, for which it may walk a whole partial index (lease_seq is non-null exactly then); and
+-- a project_id that is a column of the list (OFFSET 0 keeps it one), since for a constant it may
+-- read all jobs of the project, which it believes to be few until the table is analyzed.
 --
 -- $1 project_id, $2 job ids (ascending), $3 lease sequences, $4 final statuses, $5 results (JSON),
 -- $6 failed attempts to add (JSON), $7 whether a settle is answered by it (remembered for repeats)
 WITH gone AS (
     DELETE FROM taskforge.jobs AS job
-    USING unnest($2::uuid[], $3::bigint[], $4::smallint[], $5::text[], $6::text[])
-        AS ended (id, lease_seq, status, result, failure)
-    WHERE job.project_id = $1 AND job.id = ended.id AND job.lease_seq = ended.lease_seq
+    USING (
+        SELECT $1::uuid AS project_id, given.*
+        FROM unnest($2::uuid[], $3::bigint[], $4::smallint[], $5::text[], $6::text[])
+            AS given (id, lease_seq, status, result, failure)
+        OFFSET 0
+    ) AS ended
+    WHERE job.project_id = ended.project_id
+      AND job.id = ended.id
+      AND job.lease_seq = ended.lease_seq
     RETURNING job.*, ended.status AS final_status, ended.result, ended.failure
 ), filed AS (
     INSERT INTO taskforge.job_history (

@@ -2,7 +2,7 @@
 --
 -- Guarantee: the fence is checked in the statement that changes the row, so a stale lease changes
 -- nothing; the row and the counts change together. Without a delay a job is ready at once.
--- Index: jobs_pkey, one probe a job.
+-- Index: jobs_pkey, one probe a job (`finish_jobs` tells what keeps the planner from others).
 --
 -- $1 project_id, $2 job ids (ascending), $3 lease sequences, $4 delays (zero: ready at once),
 -- $5 whether the attempt counts as used, $6 whether its lease reached no worker,
@@ -24,19 +24,20 @@ WITH back AS (
         cancel_requested_at = NULL,
         updated_at = clock_timestamp()
     FROM (
-        SELECT given.*, held.session_id,
+        SELECT $1::uuid AS project_id, given.*,
                (CASE WHEN given.delay > interval '0' THEN 2 ELSE 1 END)::smallint AS status
         FROM unnest($2::uuid[], $3::bigint[], $4::interval[], $5::boolean[], $6::boolean[], $7::text[])
             AS given (id, lease_seq, delay, uses_attempt, undelivered, failure)
-        JOIN taskforge.jobs AS held
-            ON held.project_id = $1 AND held.id = given.id AND held.lease_seq = given.lease_seq
+        OFFSET 0
     ) AS ended
-    WHERE job.project_id = $1 AND job.id = ended.id AND job.lease_seq = ended.lease_seq
-    RETURNING job.id, ended.lease_seq, job.queue_id, ended.session_id, job.status
+    WHERE job.project_id = ended.project_id
+      AND job.id = ended.id
+      AND job.lease_seq = ended.lease_seq
+    RETURNING job.id, ended.lease_seq, job.queue_id, job.status
 ), counted AS (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
     SELECT $1, queue_id, 3, -count(*) FROM back GROUP BY queue_id
     UNION ALL
     SELECT $1, queue_id, status, count(*) FROM back GROUP BY queue_id, status
 )
-SELECT id::text AS id, lease_seq, queue_id, session_id, status FROM back
+SELECT id::text AS id, lease_seq, queue_id, status FROM back

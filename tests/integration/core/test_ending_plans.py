@@ -11,12 +11,14 @@ from taskforge_core.queries import cancel_waiting_jobs, finish_jobs, lock_leases
 from taskforge_core.statuses import JobStatus
 
 
+@pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("mode", PLAN_MODES)
 async def test_ending_attempts_probes_the_key_once_a_job(
-    database: Database, mode: PlanMode
+    database: Database, mode: PlanMode, analyzed: bool
 ) -> None:
     keys = await leased_jobs(database, 20_000)
-    await database.hot.execute("ANALYZE taskforge.jobs")
+    if analyzed:
+        await database.hot.execute("ANALYZE taskforge.jobs")
     batch = sorted(keys)[:100]
     ids, seqs = [key[0] for key in batch], [key[1] for key in batch]
     async with Explainer(database.hot, mode) as explainer:
@@ -50,13 +52,15 @@ async def test_ending_attempts_probes_the_key_once_a_job(
         assert "jobs" not in explainer.scanned_tables
 
 
+@pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("mode", PLAN_MODES)
 async def test_cancelling_waiting_jobs_probes_the_key_once_a_job(
-    database: Database, mode: PlanMode
+    database: Database, mode: PlanMode, analyzed: bool
 ) -> None:
     queue_id = await insert_queue(database.hot, "backlog")
     ids = await insert_jobs(database.hot, queue_id, priorities=[0] * 20_000)
-    await database.hot.execute("ANALYZE taskforge.jobs")
+    if analyzed:
+        await database.hot.execute("ANALYZE taskforge.jobs")
     async with Explainer(database.hot, mode) as explainer:
         await cancel_waiting_jobs(explainer, DEFAULT_PROJECT_ID, [str(job) for job in ids[:100]])
         assert explainer.indexes == {"jobs_pkey"}

@@ -270,15 +270,18 @@ async def test_the_loser_sees_the_winners_row_in_its_next_statement(database: Da
     """Also inside the transaction in which it lost."""
     queue_id = await insert_queue(database.hot, "q")
     [first] = drafted(queue_id, request_id="r")
-    async with database.hot.acquire() as winner, database.hot.acquire() as loser:
-        async with loser.transaction():
-            async with winner.transaction():
-                await insert(winner, [first])
-                racing = asyncio.create_task(insert(loser, drafted(queue_id, request_id="r")))
-                await until_blocked(database.hot, winner.get_server_pid())
-            assert await racing == {}
-            [row] = await find_requests(loser, DEFAULT_PROJECT_ID, ["r"])
-            assert row["job_ids"] == [first.id]
+    async with (
+        database.hot.acquire() as winner,
+        database.hot.acquire() as loser,
+        loser.transaction(),
+    ):
+        async with winner.transaction():
+            await insert(winner, [first])
+            racing = asyncio.create_task(insert(loser, drafted(queue_id, request_id="r")))
+            await until_blocked(database.hot, winner.get_server_pid())
+        assert await racing == {}
+        [row] = await find_requests(loser, DEFAULT_PROJECT_ID, ["r"])
+        assert row["job_ids"] == [first.id]
 
 
 async def test_many_transactions_with_the_same_request_ids_at_once_make_each_job_once(

@@ -40,6 +40,7 @@ class Taker:
     byte_credit: int | None = None
     held: dict[int, int] = field(default_factory=dict)
     max_message_bytes: int = LARGE
+    unfit: frozenset[UUID] = frozenset()
 
 
 def jobs(*sizes: int) -> list[Candidate]:
@@ -174,6 +175,14 @@ def test_a_large_job_goes_to_whoever_can_receive_it() -> None:
     dealt = deal(jobs(100_000, 100_000, 2), takers)
     assert hands(dealt) == [(0, "large"), (2, "small")]
     # Once the one that could receive them has enough, the others are too large for who is left.
+    assert numbers(dealt.too_large) == [1]
+
+
+def test_a_job_that_turned_out_unfit_for_one_goes_to_another_or_is_set_aside() -> None:
+    unfit = frozenset({UUID(int=0), UUID(int=1)})
+    takers = [Taker("a", 9, unfit=unfit), Taker("b", 1)]
+    dealt = deal(jobs(2, 2, 2), takers)
+    assert hands(dealt) == [(0, "b"), (2, "a")]
     assert numbers(dealt.too_large) == [1]
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping
 
 from queue_service.conversion import (
     SETTINGS,
+    SETTINGS_COLUMNS,
     counts_message,
     queue_message,
     settings_columns,
@@ -22,38 +23,78 @@ from taskforge.v1 import queue_pb2
 from taskforge_core.counting import JobCounts
 from taskforge_core.tables import queues
 
-VALUES: dict[str, Any] = {
-    "max_retries": 0,
-    "timeout": timedelta(seconds=1),
-    "retry_delay": timedelta(0),
-    "max_retry_delay": timedelta(days=7),
-    "backoff_multiplier": 1.0,
-    "retry_jitter": 0.0,
-    "max_payload_bytes": 1,
+VALUES: dict[str, dict[str, Any]] = {
+    "max_retries": {"max_retries": 0},
+    "timeout": {"timeout": timedelta(seconds=1)},
+    "retry_delay": {"retry_delay": timedelta(0)},
+    "max_retry_delay": {"max_retry_delay": timedelta(days=7)},
+    "backoff_multiplier": {"backoff_multiplier": 1.0},
+    "retry_jitter": {"retry_jitter": 0.0},
+    "max_payload_bytes": {"max_payload_bytes": 1},
+    "max_concurrent_jobs": {"max_concurrent_jobs": 1},
+    "rate_limit_per_minute": {"rate_limit_per_minute": 1_000_000},
+    "dead_letter_queue_id": {"dead_letter_queue_id": UUID(int=3)},
+    "delay_by_priority": {
+        "delays_by_priority": True,
+        "delay_low": timedelta(hours=1),
+        "delay_medium": timedelta(0),
+        "delay_high": timedelta(microseconds=1),
+        "delay_urgent": timedelta(seconds=2),
+    },
+}
+"""A value of each setting, as its columns hold it."""
+
+UNSET = dict.fromkeys(column for columns in VALUES.values() for column in columns) | {
+    "delays_by_priority": False
 }
 
 
 def row(**columns: Any) -> RowMapping:
-    values: dict[str, Any] = dict.fromkeys(SETTINGS)
+    values: dict[str, Any] = {**UNSET, "resume_at": None}
     return cast("RowMapping", values | columns)
 
 
-def test_each_setting_of_the_contract_has_a_column_of_its_name() -> None:
+def is_set(message: queue_pb2.QueueSettings, name: str) -> bool:
+    return name in {field.name for field, _ in message.ListFields()}
+
+
+def test_each_setting_of_the_contract_has_columns_of_its_own() -> None:
     assert set(SETTINGS) == VALUES.keys()
-    assert set(SETTINGS) <= set(queues.columns.keys())
-    assert all(queues.c[name].nullable for name in SETTINGS)
+    assert UNSET.keys() == SETTINGS_COLUMNS
+    assert set(queues.columns.keys()) >= SETTINGS_COLUMNS
+    for name, value in UNSET.items():
+        assert queues.c[name].nullable == (value is None)
+    for name in SETTINGS:
+        assert set(settings_columns(queue_pb2.QueueSettings(), [name])) == VALUES[name].keys()
 
 
-@pytest.mark.parametrize("chosen", list(product([False, True], repeat=len(SETTINGS))))
-def test_every_combination_of_settings_survives(chosen: tuple[bool, ...]) -> None:
-    columns = {
-        name: VALUES[name] if is_set else None
-        for name, is_set in zip(SETTINGS, chosen, strict=True)
+def test_every_combination_of_settings_survives() -> None:
+    for chosen in product([False, True], repeat=len(SETTINGS)):
+        columns = dict(UNSET)
+        for name, wanted in zip(SETTINGS, chosen, strict=True):
+            if wanted:
+                columns |= VALUES[name]
+        message = settings_message(row(**columns))
+        # A setting that is given is set even where its value is zero.
+        assert [is_set(message, name) for name in SETTINGS] == list(chosen)
+        assert settings_columns(message) == columns
+
+
+@pytest.mark.parametrize("given_delays", list(product([False, True], repeat=4)))
+def test_each_delay_is_set_or_not_by_itself(given_delays: tuple[bool, ...]) -> None:
+    names = ("delay_low", "delay_medium", "delay_high", "delay_urgent")
+    delays = {
+        name: timedelta(0) if is_given else None
+        for name, is_given in zip(names, given_delays, strict=True)
     }
+    columns = UNSET | {"delays_by_priority": True} | delays
     message = settings_message(row(**columns))
-    # A setting that is given is set even where its value is zero.
-    assert [message.HasField(name) for name in SETTINGS] == list(chosen)  # type: ignore[arg-type]
+    # Also without any of them: the delays that the contract states.
+    assert message.HasField("delay_by_priority")
     assert settings_columns(message) == columns
+
+
+DELAYS = st.timedeltas(timedelta(0), timedelta(hours=1))
 
 
 @given(
@@ -66,6 +107,14 @@ def test_every_combination_of_settings_survives(chosen: tuple[bool, ...]) -> Non
         backoff_multiplier=st.floats(1, 100),
         retry_jitter=st.floats(0, 1),
         max_payload_bytes=st.integers(1, 1_048_576),
+        max_concurrent_jobs=st.integers(1, 100_000),
+        rate_limit_per_minute=st.integers(1, 1_000_000),
+        dead_letter_queue_id=st.uuids(),
+        delays_by_priority=st.just(True),
+        delay_low=DELAYS,
+        delay_medium=DELAYS,
+        delay_high=DELAYS,
+        delay_urgent=DELAYS,
     )
 )
 def test_every_value_within_the_limits_survives(columns: dict[str, Any]) -> None:
@@ -82,6 +131,7 @@ def test_nanoseconds_are_cut_off() -> None:
 def test_a_row_becomes_the_whole_message() -> None:
     project_id, queue_id = UUID(int=1), UUID(int=2)
     created = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
+    given_settings = {name: value for each in VALUES.values() for name, value in each.items()}
     message = queue_message(
         row(
             project_id=project_id,
@@ -90,19 +140,22 @@ def test_a_row_becomes_the_whole_message() -> None:
             description="for all",
             priority=9,
             is_active=True,
+            accepts_jobs=True,
+            resume_at=created + timedelta(hours=1),
             created_at=created,
             updated_at=created + timedelta(microseconds=1),
             deleted_at=None,
-            **VALUES,
+            **given_settings,
         )
     )
-    assert all(message.HasField(name) for name in ("settings", "created_at", "updated_at"))
+    assert all(message.HasField(name) for name in ("settings", "created_at", "resume_at"))
     assert (message.id, message.project_id) == (str(queue_id), str(project_id))
     assert (message.name, message.description, message.priority) == ("emails", "for all", 9)
     assert message.is_active
     assert message.created_at.ToDatetime(UTC) == created
     assert message.updated_at.ToDatetime(UTC) == created + timedelta(microseconds=1)
-    assert settings_columns(message.settings) == VALUES
+    assert message.resume_at.ToDatetime(UTC) == created + timedelta(hours=1)
+    assert settings_columns(message.settings) == given_settings
     assert {field.name for field, _ in message.ListFields()} == {
         field.name for field in queue_pb2.Queue.DESCRIPTOR.fields
     }

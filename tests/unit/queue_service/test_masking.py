@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from itertools import combinations
+from uuid import UUID
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -20,23 +21,46 @@ SETTINGS = queue_pb2.QueueSettings(
     backoff_multiplier=5,
     retry_jitter=0.6,
     max_payload_bytes=7,
+    max_concurrent_jobs=8,
+    rate_limit_per_minute=9,
+    dead_letter_queue_id="0000000A-0000-7000-8000-000000000000",
+    delay_by_priority=queue_pb2.PriorityDelays(low=Duration(seconds=11)),
 )
-SETTINGS_COLUMNS = {
-    "max_retries": 1,
-    "timeout": timedelta(seconds=2),
-    "retry_delay": timedelta(seconds=3),
-    "max_retry_delay": timedelta(seconds=4),
-    "backoff_multiplier": 5.0,
-    "retry_jitter": 0.6,
-    "max_payload_bytes": 7,
+NO_DELAYS = {
+    "delays_by_priority": False,
+    "delay_low": None,
+    "delay_medium": None,
+    "delay_high": None,
+    "delay_urgent": None,
 }
+OF_SETTING: dict[str, dict[str, object]] = {
+    "max_retries": {"max_retries": 1},
+    "timeout": {"timeout": timedelta(seconds=2)},
+    "retry_delay": {"retry_delay": timedelta(seconds=3)},
+    "max_retry_delay": {"max_retry_delay": timedelta(seconds=4)},
+    "backoff_multiplier": {"backoff_multiplier": 5.0},
+    "retry_jitter": {"retry_jitter": 0.6},
+    "max_payload_bytes": {"max_payload_bytes": 7},
+    "max_concurrent_jobs": {"max_concurrent_jobs": 8},
+    "rate_limit_per_minute": {"rate_limit_per_minute": 9},
+    "dead_letter_queue_id": {"dead_letter_queue_id": UUID("0000000a-0000-7000-8000-000000000000")},
+    "delay_by_priority": {
+        **NO_DELAYS,
+        "delays_by_priority": True,
+        "delay_low": timedelta(seconds=11),
+    },
+}
+SETTINGS_COLUMNS = {
+    column: value for columns in OF_SETTING.values() for column, value in columns.items()
+}
+UNSET = dict.fromkeys(SETTINGS_COLUMNS) | NO_DELAYS
 COLUMNS: dict[str, dict[str, object]] = {
     "name": {"name": "letters"},
     "description": {"description": "new"},
     "priority": {"priority": 7},
-    "is_active": {"is_active": True},
+    "is_active": {"is_active": True, "accepts_jobs": True, "resume_at": None},
     "settings": dict(SETTINGS_COLUMNS),
-    **{f"settings.{name}": {name: value} for name, value in SETTINGS_COLUMNS.items()},
+    **{f"settings.{name}": columns for name, columns in OF_SETTING.items()},
 }
 
 
@@ -72,24 +96,35 @@ def test_two_paths_change_the_columns_of_both(paths: tuple[str, str]) -> None:
 @pytest.mark.parametrize("path", [path for path in COLUMNS if path.startswith("settings.")])
 def test_a_setting_that_is_not_given_goes_back_to_its_default(path: str) -> None:
     bare = pb.UpdateQueueRequest(queue="emails", update_mask=FieldMask(paths=[path]))
-    assert masked_columns(bare) == {path.removeprefix("settings."): None}
+    assert masked_columns(bare) == {
+        column: UNSET[column] for column in OF_SETTING[path.removeprefix("settings.")]
+    }
 
 
 def test_settings_that_are_not_given_all_go_back_to_their_defaults() -> None:
     bare = pb.UpdateQueueRequest(queue="emails", update_mask=FieldMask(paths=["settings"]))
-    assert masked_columns(bare) == dict.fromkeys(SETTINGS_COLUMNS)
+    assert masked_columns(bare) == UNSET
 
 
 def test_fields_that_are_not_given_become_empty() -> None:
     bare = pb.UpdateQueueRequest(
         queue="emails", update_mask=FieldMask(paths=["description", "priority", "is_active"])
     )
-    assert masked_columns(bare) == {"description": "", "priority": 0, "is_active": False}
+    assert masked_columns(bare) == {
+        "description": "",
+        "priority": 0,
+        "is_active": False,
+        "accepts_jobs": False,
+        "resume_at": None,
+    }
 
 
 @pytest.mark.parametrize(
     "path",
-    ["", "id", "project_id", "queue", "created_at", "settings.", "settings.x", "isActive", "*"],
+    [
+        *("", "id", "project_id", "queue", "created_at", "accepts_jobs", "resume_at", "isActive"),
+        *("settings.", "settings.x", "settings.delay_by_priority.low", "settings.delay_low", "*"),
+    ],
 )
 def test_an_unknown_path_is_named(path: str) -> None:
     with pytest.raises(InvalidArgument) as caught:

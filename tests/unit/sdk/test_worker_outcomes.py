@@ -78,6 +78,22 @@ async def test_an_endless_exception_is_cut_to_what_the_contract_takes(
     assert json.loads(failure.detail)["type"] == "builtins.ValueError"
 
 
+async def test_an_exception_that_cannot_be_told_is_still_a_failure(
+    service: FakeJobService, working: Working, worker: Worker
+) -> None:
+    class Untold(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("not even this")
+
+    @worker.job("work")
+    async def fail(job: JobContext) -> None:
+        raise Untold
+
+    failure = (await outcome_of(service, working, worker)).failure
+
+    assert failure.message == "Untold: it has no text"
+
+
 async def test_retry_is_a_failure_that_says_when_to_try_again(
     service: FakeJobService, working: Working, worker: Worker
 ) -> None:

@@ -18,6 +18,7 @@ ALTER TABLE taskforge.queues
     ADD CONSTRAINT queues_dead_letters CHECK (dead_letter_queue_id <> id);
 CREATE INDEX queues_dead_letter ON taskforge.queues (project_id, dead_letter_queue_id)
     WHERE dead_letter_queue_id IS NOT NULL;
+CREATE INDEX queues_resume ON taskforge.queues (resume_at) WHERE resume_at IS NOT NULL;
 
 -- Where a job of a dead-letter queue comes from, and the job that was made for a failed one.
 ALTER TABLE taskforge.jobs

@@ -1,0 +1,76 @@
+"""The launcher where things go wrong: children that do not start, and that do not stop."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.dev_system import Command, DevSystem
+from tests.support.processes import descendants, until, until_gone
+
+from taskforge_cli import launcher
+from taskforge_cli.launcher import Launcher, LaunchError
+from taskforge_cli.ports import ReservedPort
+from taskforge_core.settings import Settings
+
+
+def test_a_service_that_does_not_start_is_one_line_and_nothing_stays(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        launcher, "python_command", lambda name: [sys.executable, "-c", f"exit('no {name} today')"]
+    )
+    system = Launcher(settings, logs=tmp_path)
+    # Which of the three is looked at first is chance.
+    with pytest.raises(
+        LaunchError, match=r"^(\w+) ended with code 1 before it was ready: no \1 today$"
+    ):
+        system.start()
+    until_gone(system.pids.values())
+
+
+def test_the_ports_are_free_again_when_the_system_has_stopped(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Launcher(settings, logs=tmp_path) as system:
+        addresses = [system.queue_address, system.job_address]
+        pids = system.pids
+        assert set(pids) == {"queue_service", "job_service", "scheduler_service"}
+    until_gone(pids.values())
+    for address in addresses:
+        ReservedPort(int(address.rpartition(":")[2])).release()
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (10_000, 10)]
+)
+def test_the_pause_before_a_restart_grows_to_a_bound(failures: int, seconds: float) -> None:
+    assert launcher.restart_pause(failures) == seconds
+
+
+def test_a_second_signal_does_not_wait_for_a_service_that_hangs(open_folder: Path) -> None:
+    with DevSystem(open_folder / "data") as dev:
+        children = dev.processes()
+        os.kill(dev.pid_of("job_service"), signal.SIGSTOP)
+        dev.process.send_signal(signal.SIGINT)
+        dev.until_says("SIGINT: stopping")
+        dev.process.send_signal(signal.SIGINT)
+        # Without the second signal it would wait for the grace of 20 s and some more.
+        assert dev.process.wait(15) == 0
+        until_gone(children)
+
+
+def test_an_interrupted_start_leaves_nothing_behind(open_folder: Path) -> None:
+    with Command(
+        "dev", "--data-folder", str(open_folder / "data"), "--queue-port", "0", "--job-port", "0"
+    ) as starting:
+        until(lambda: len(descendants(starting.process.pid)) > 0, "a first child is there")
+        children = descendants(starting.process.pid)
+        code = starting.stop(signal.SIGINT)
+        if code == 1:
+            assert "error: interrupted before everything was ready" in starting.err.text
+        else:  # it was ready just before the signal came
+            assert code == 0
+        until_gone(children)
+        assert "Traceback" not in starting.err.text
