@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from queue_service.administering import Administrator
 from queue_service.browsing import Browser
+from queue_service.purging import Purger
+from queue_service.redriving import Redriver
 from queue_service.servicer import QueueServicer
 from taskforge.v1 import queue_service_pb2
 from taskforge.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
@@ -27,7 +29,10 @@ def compose(database: Database, notifier: Notifier) -> Service:
     """QueueService with its use cases, ready to be given to a server."""
     projects = Projects(database)
     servicer = QueueServicer(
-        Administrator(database, projects, notifier), Browser(database, projects)
+        Administrator(database, projects, notifier),
+        Browser(database, projects),
+        Purger(database, projects),
+        Redriver(database, projects, notifier),
     )
     return Service(
         queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,23 +10,25 @@ from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, select, up
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from queue_service.conversion import queue_message, settings_columns
+from queue_service import dead_letters
+from queue_service.conversion import SETTINGS_COLUMNS, queue_message, settings_columns
 from queue_service.finding import find_queue
 from queue_service.masking import masked_columns
 from queue_service.naming import check_name
+from queue_service.pausing import OPEN, paused, paused_until
+from queue_service.topics import QUEUES_CHANGED, WORK_READY
 from taskforge.v1 import queue_pb2, queue_service_pb2
 from taskforge_core.database import Database
-from taskforge_core.errors import AlreadyExists, FailedPrecondition, PreconditionViolation
+from taskforge_core.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    PreconditionViolation,
+    invalid_field,
+)
 from taskforge_core.ids import uuid7
 from taskforge_core.notifications import Notifier
 from taskforge_core.projects import Projects
 from taskforge_core.tables import jobs, queues
-
-QUEUES_CHANGED = "queues"
-"""Topic, keyed by project: what others remember of the project's queues may be wrong."""
-
-WORK_READY = "ready"
-"""Topic, keyed by queue: the queue may hand out jobs that nobody was waiting for."""
 
 
 class Administrator:
@@ -42,10 +45,12 @@ class Administrator:
         Raises:
             AlreadyExists: Another queue of the project has the name (`QUEUE_NAME_TAKEN`).
             InvalidArgument: The name looks like a UUID (`INVALID_REQUEST`).
-            NotFound: `PROJECT_NOT_FOUND`.
+            NotFound: `PROJECT_NOT_FOUND`; its dead-letter queue is not there (`QUEUE_NOT_FOUND`).
         """
         name = check_name(request.name)
         project_id = await self._projects.resolve(request.project_id)
+        settings = settings_columns(request.settings)
+        target_id: UUID | None = settings["dead_letter_queue_id"]
         statement = (
             insert(queues)
             .values(
@@ -54,12 +59,16 @@ class Administrator:
                 name=name,
                 description=request.description,
                 priority=request.priority,
-                **settings_columns(request.settings),
+                **settings,
             )
             .returning(queues)
         )
         with _refusing_taken_name(name):
             async with self._database.engine.begin() as connection:
+                if target_id is not None:
+                    # It cannot lead back here: nobody can have named a queue before it is there.
+                    await dead_letters.take_turn(connection, project_id)
+                    await dead_letters.check_exists(connection, project_id, target_id)
                 row = (await connection.execute(statement)).mappings().one()
         self._notifier.notify(QUEUES_CHANGED, str(project_id))
         return queue_message(row)
@@ -69,22 +78,32 @@ class Administrator:
 
         Raises:
             AlreadyExists: Another queue of the project has the new name (`QUEUE_NAME_TAKEN`).
+            FailedPrecondition: The dead-letter queue leads back here (`DEAD_LETTER_CYCLE`).
             InvalidArgument: The mask or the new name is wrong (`INVALID_UPDATE_MASK`,
                 `INVALID_REQUEST`).
-            NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
+            NotFound: `PROJECT_NOT_FOUND`; the queue or its dead-letter queue is not there
+                (`QUEUE_NOT_FOUND`).
         """
         columns = masked_columns(request)
         project_id = await self._projects.resolve(request.project_id)
         return await self._change(project_id, request.queue, columns)
 
     async def pause(self, request: queue_service_pb2.PauseQueueRequest) -> queue_pb2.Queue:
-        """Hand out no job and take none from now on.
+        """Hand out no job from now on; take new ones, and end by itself, as asked.
 
         Raises:
+            InvalidArgument: `resume_at` is no valid time (`INVALID_REQUEST`).
             NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
         """
         project_id = await self._projects.resolve(request.project_id)
-        return await self._change(project_id, request.queue, {"is_active": False})
+        resume_at = _resume_at(request)
+        if resume_at is None:
+            columns = paused(keep_accepting=request.keep_accepting)
+        else:
+            columns = paused_until(
+                await self._now(), resume_at, keep_accepting=request.keep_accepting
+            )
+        return await self._change(project_id, request.queue, columns)
 
     async def resume(self, request: queue_service_pb2.ResumeQueueRequest) -> queue_pb2.Queue:
         """Open a paused queue.
@@ -93,7 +112,7 @@ class Administrator:
             NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
         """
         project_id = await self._projects.resolve(request.project_id)
-        return await self._change(project_id, request.queue, {"is_active": True})
+        return await self._change(project_id, request.queue, OPEN)
 
     async def delete(self, request: queue_service_pb2.DeleteQueueRequest) -> None:
         """Delete a queue that has no unfinished job; its name is free from then on.
@@ -102,12 +121,15 @@ class Administrator:
         transaction began before this one's commit may slip in: the scheduler cancels it.
 
         Raises:
-            FailedPrecondition: It has a job that is not finished (`QUEUE_NOT_EMPTY`).
+            FailedPrecondition: It has a job that is not finished (`QUEUE_NOT_EMPTY`), or is
+                another queue's dead-letter queue (`QUEUE_IN_USE`).
             NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
         """
         project_id = await self._projects.resolve(request.project_id)
         async with self._database.engine.begin() as connection:
+            await dead_letters.take_turn(connection, project_id)
             row = await find_queue(connection, project_id, request.queue, lock=True)
+            await dead_letters.check_unused(connection, row)
             unfinished = await _count_unfinished(connection, project_id, row["id"])
             if unfinished:
                 raise _not_empty(row, unfinished)
@@ -121,9 +143,15 @@ class Administrator:
         self, project_id: UUID, queue: str, columns: Mapping[str, Any]
     ) -> queue_pb2.Queue:
         """Set columns of a queue; do nothing at all where they hold these values already."""
+        target_id: UUID | None = columns.get("dead_letter_queue_id")
         with _refusing_taken_name(columns.get("name", "")):
             async with self._database.engine.begin() as connection:
+                if target_id is not None:
+                    await dead_letters.take_turn(connection, project_id)
                 before = await find_queue(connection, project_id, queue, lock=True)
+                if target_id is not None:
+                    await dead_letters.check_exists(connection, project_id, target_id)
+                    await dead_letters.check_no_cycle(connection, before, target_id)
                 changes = {key: new for key, new in columns.items() if before[key] != new}
                 if not changes:
                     return queue_message(before)
@@ -136,9 +164,25 @@ class Administrator:
                 after = (await connection.execute(statement)).mappings().one()
         if changes.keys() != {"description"}:
             self._notifier.notify(QUEUES_CHANGED, str(project_id))
-        if changes.get("is_active"):
+        if changes.get("is_active") or changes.keys() & SETTINGS_COLUMNS:
+            # A higher limit may make work available, as opening does.
             self._notifier.notify(WORK_READY, str(after["id"]))
         return queue_message(after)
+
+    async def _now(self) -> datetime:
+        """The time by the database's clock."""
+        async with self._database.engine.connect() as connection:
+            now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        return now
+
+
+def _resume_at(request: queue_service_pb2.PauseQueueRequest) -> datetime | None:
+    if not request.HasField("resume_at"):
+        return None
+    try:
+        return request.resume_at.ToDatetime(tzinfo=UTC)
+    except ValueError:
+        raise invalid_field("resume_at", "is not a valid time") from None
 
 
 def _is(row: RowMapping) -> ColumnElement[bool]:

@@ -1,12 +1,15 @@
 """Rows of the table `queues` to messages, and settings back to columns.
 
-A setting has the same name in the contract and in the table, and one that is not set is NULL.
+A setting has the same name in the contract and in the table, and one that is not set is NULL. Only
+`delay_by_priority` is a message of its own, and so takes several columns: one says whether it is
+set, and the others hold its fields.
 """
 
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import RowMapping
@@ -16,6 +19,17 @@ from taskforge_core.counting import JobCounts
 
 SETTINGS = tuple(field.name for field in queue_pb2.QueueSettings.DESCRIPTOR.fields)
 """The names of all settings, in the contract's order."""
+
+_DELAYS = {
+    field.name: f"delay_{field.name}" for field in queue_pb2.PriorityDelays.DESCRIPTOR.fields
+}
+"""The columns of the fields of `delay_by_priority`."""
+
+SETTINGS_COLUMNS = frozenset(SETTINGS) - {"delay_by_priority"} | {
+    "delays_by_priority",
+    *_DELAYS.values(),
+}
+"""The columns of all settings."""
 
 
 def queue_message(row: RowMapping) -> queue_pb2.Queue:
@@ -28,16 +42,35 @@ def queue_message(row: RowMapping) -> queue_pb2.Queue:
         priority=row["priority"],
         settings=settings_message(row),
         is_active=row["is_active"],
+        accepts_jobs=row["accepts_jobs"],
     )
     queue.created_at.FromDatetime(row["created_at"])
     queue.updated_at.FromDatetime(row["updated_at"])
+    if row["resume_at"] is not None:
+        queue.resume_at.FromDatetime(row["resume_at"])
     return queue
 
 
 def settings_message(row: RowMapping) -> queue_pb2.QueueSettings:
     """The settings of a row; what is NULL stays unset."""
-    values = {name: row[name] for name in SETTINGS if row[name] is not None}
-    return queue_pb2.QueueSettings(**{name: _to_message(value) for name, value in values.items()})
+    settings = queue_pb2.QueueSettings(
+        **{
+            name: _to_message(row[name])
+            for name in SETTINGS
+            if name != "delay_by_priority" and row[name] is not None
+        }
+    )
+    if row["delays_by_priority"]:
+        settings.delay_by_priority.CopyFrom(
+            queue_pb2.PriorityDelays(
+                **{
+                    name: duration_message(row[column])
+                    for name, column in _DELAYS.items()
+                    if row[column] is not None
+                }
+            )
+        )
+    return settings
 
 
 def settings_columns(
@@ -47,10 +80,17 @@ def settings_columns(
 
     Postgres keeps durations to the microsecond: what is finer is cut off.
     """
-    return {
-        name: _to_column(getattr(settings, name)) if settings.HasField(name) else None  # type: ignore[arg-type]
-        for name in names
-    }
+    columns: dict[str, Any] = {}
+    for name in names:
+        if name == "delay_by_priority":
+            columns |= _delay_columns(settings)
+        elif name == "dead_letter_queue_id":
+            named = settings.dead_letter_queue_id
+            columns[name] = UUID(named) if named else None
+        else:
+            is_set = settings.HasField(name)  # type: ignore[arg-type]
+            columns[name] = _to_column(getattr(settings, name)) if is_set else None
+    return columns
 
 
 def counts_message(counts: JobCounts) -> queue_pb2.JobCounts:
@@ -65,8 +105,18 @@ def duration_message(duration: timedelta) -> Duration:
     return message
 
 
+def _delay_columns(settings: queue_pb2.QueueSettings) -> dict[str, Any]:
+    delays = settings.delay_by_priority
+    return {"delays_by_priority": settings.HasField("delay_by_priority")} | {
+        column: getattr(delays, name).ToTimedelta() if delays.HasField(name) else None  # type: ignore[arg-type]
+        for name, column in _DELAYS.items()
+    }
+
+
 def _to_message(value: Any) -> Any:
-    return duration_message(value) if isinstance(value, timedelta) else value
+    if isinstance(value, timedelta):
+        return duration_message(value)
+    return str(value) if isinstance(value, UUID) else value
 
 
 def _to_column(value: Any) -> Any:

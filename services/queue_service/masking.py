@@ -5,6 +5,7 @@ from typing import Any
 
 from queue_service.conversion import SETTINGS, settings_columns
 from queue_service.naming import check_name
+from queue_service.pausing import OPEN, paused
 from taskforge.v1 import queue_service_pb2
 from taskforge_core.errors import InvalidArgument, invalid_field
 
@@ -29,7 +30,7 @@ _READERS: dict[str, _Reader] = {
     "name": _name,
     "description": lambda request: {"description": request.description},
     "priority": lambda request: {"priority": request.priority},
-    "is_active": lambda request: {"is_active": request.is_active},
+    "is_active": lambda request: dict(OPEN) if request.is_active else paused(),
     "settings": lambda request: settings_columns(request.settings),
     **{f"settings.{name}": _setting(name) for name in SETTINGS},
 }

@@ -6,6 +6,8 @@ import grpc
 
 from queue_service.administering import Administrator
 from queue_service.browsing import Browser
+from queue_service.purging import Purger
+from queue_service.redriving import Redriver
 from taskforge.v1 import queue_service_pb2 as pb
 from taskforge.v1.queue_service_pb2_grpc import QueueServiceServicer
 
@@ -15,9 +17,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class QueueServicer(QueueServiceServicer):
     """Serves `taskforge.v1.QueueService`; its errors are translated by the server's interceptor."""
 
-    def __init__(self, administrator: Administrator, browser: Browser) -> None:
+    def __init__(
+        self, administrator: Administrator, browser: Browser, purger: Purger, redriver: Redriver
+    ) -> None:
         self._administrator = administrator
         self._browser = browser
+        self._purger = purger
+        self._redriver = redriver
 
     async def CreateQueue(
         self, request: pb.CreateQueueRequest, context: Context
@@ -57,3 +63,13 @@ class QueueServicer(QueueServiceServicer):
         self, request: pb.GetQueueStatsRequest, context: Context
     ) -> pb.GetQueueStatsResponse:
         return await self._browser.stats(request)
+
+    async def PurgeQueue(
+        self, request: pb.PurgeQueueRequest, context: Context
+    ) -> pb.PurgeQueueResponse:
+        return await self._purger.purge(request)
+
+    async def RedriveJobs(
+        self, request: pb.RedriveJobsRequest, context: Context
+    ) -> pb.RedriveJobsResponse:
+        return await self._redriver.redrive(request)

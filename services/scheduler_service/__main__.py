@@ -21,6 +21,7 @@ from scheduler_service.leading import PING_EVERY, Leader
 from scheduler_service.partitioning import PartitionKeeper
 from scheduler_service.promoting import Promoter
 from scheduler_service.rescuing import Rescuer
+from scheduler_service.resuming import Resumer
 from scheduler_service.timing_out import TimeoutEnforcer
 from taskforge_core.database import Database
 from taskforge_core.logs import configure_logging
@@ -41,12 +42,14 @@ _EACH_MINUTE = timedelta(minutes=1)
 def compose(database: Database, notifier: Notifier, leader: Leader) -> list[Loop]:
     """Every pass with its rhythm; all do nothing while another process leads.
 
-    A due job is ready within 1 s, an overdue attempt and a silent session end within 2 s.
+    A due job is ready within 1 s and a pause ends within 1 s of its time; an overdue attempt and a
+    silent session end within 2 s.
     """
     settings, pool = database.settings, database.hot
     cleaner = Cleaner(pool, settings.request_id_retention)
     passes = {
         "promote due jobs": (Promoter(pool, notifier).run_once, _OFTEN),
+        "open paused queues": (Resumer(pool, notifier).run_once, _OFTEN),
         "time attempts out": (TimeoutEnforcer(pool, notifier).run_once, _SOON),
         "rescue silent sessions": (Rescuer(pool, notifier).run_once, _SOON),
         "fold counts": (Folder(pool).run_once, _EACH_SECOND),

@@ -56,6 +56,14 @@ async def mark_rescued_sessions(
     await executor.fetch(_statements["mark_rescued_sessions"], project_ids, session_ids)
 
 
+# -- Queues -------------------------------------------------------------------------------------
+
+
+async def resume_due_queues(executor: Executor, limit: int) -> list[Record]:
+    """See `resume_due_queues.sql`. Returns `project_id, id` of each queue that was opened."""
+    return await executor.fetch(_statements["resume_due_queues"], limit)
+
+
 # -- Counts -------------------------------------------------------------------------------------
 
 
