@@ -1,6 +1,7 @@
 """The services as their callers see them: a stub each, of a real server on a unix socket."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,9 @@ def job_stub(replica: JobReplica) -> JobStub:
 def other_stub(other_replica: JobReplica) -> JobStub:
     """Calls of JobService, answered by the second replica."""
     return other_replica.stub
+
+
+@pytest.fixture
+def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lease calls that are opened from now on look for jobs only when they are told to."""
+    monkeypatch.setattr("job_service.dispatching.POLL", timedelta(hours=1))

@@ -15,6 +15,10 @@ from taskforge.v1 import job_service_pb2 as pb
 
 Lease = job_pb2.Lease
 
+HELD = pb.LeaseVerdict.VERDICT_HELD
+CANCEL_REQUESTED = pb.LeaseVerdict.VERDICT_CANCEL_REQUESTED
+LOST = pb.LeaseVerdict.VERDICT_LOST
+
 NO_JSON = (
     "{",
     " ",
@@ -87,6 +91,10 @@ async def heartbeat(
     return await stub.Heartbeat(
         pb.HeartbeatRequest(session_id=session_id, sequence=sequence, held=listed, **fields)
     )
+
+
+def verdicts(answer: pb.HeartbeatResponse) -> list[pb.LeaseVerdict.Verdict.ValueType]:
+    return [verdict.verdict for verdict in answer.verdicts]
 
 
 async def complete(stub: JobStub, token: str, result: str = "") -> job_pb2.JobStatus.ValueType:

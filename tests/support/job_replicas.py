@@ -9,14 +9,14 @@ from pathlib import Path
 
 import grpc
 from tests.support.stubs import JobStub
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 from job_service.composing import JobServer
 from taskforge.v1.job_service_pb2_grpc import JobServiceStub
 from taskforge_core.database import Database
 from taskforge_core.settings import Settings
 
-DRAIN_GRACE = timedelta(seconds=2)
+DRAIN_GRACE = timedelta(seconds=10)
 """Far longer than a drain takes, so that one that does not end its streams is seen by its time."""
 
 
@@ -33,6 +33,15 @@ class JobReplica:
         """Let every lease call take what it can: what it has not got then, it does not get."""
         for group in list(self.server.dispatcher._groups.values()):
             await group.run_once()
+
+    async def until_taking(self, calls: int) -> None:
+        """Return when exactly so many lease calls are open for jobs here."""
+
+        async def are_taking() -> bool:
+            groups = self.server.dispatcher._groups.values()
+            return sum(len(group.demands) for group in groups) == calls
+
+        await eventually(are_taking, f"{calls} lease calls take jobs")
 
     async def drain(self) -> None:
         """Leave, as the process does after SIGTERM; returns when no call is open any more."""

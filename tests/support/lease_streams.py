@@ -90,6 +90,15 @@ class LeaseStream:
                 assert other == "keepalive", other
 
 
+async def until_total(count: int, *streams: LeaseStream) -> None:
+    """Return when at least so many leases have come on these streams together."""
+
+    async def have_come() -> bool:
+        return sum(len(stream.leases) for stream in streams) >= count
+
+    await eventually(have_come, f"{count} leases came on {len(streams)} streams")
+
+
 @asynccontextmanager
 async def lease_stream(
     stub: JobStub, session_id: str | None = None, *, max_in_flight: int = 100, **fields: Any

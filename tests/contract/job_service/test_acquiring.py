@@ -30,16 +30,6 @@ from taskforge.v1 import job_pb2
 from taskforge_core.database import Database
 
 
-async def until_waiting(replica: JobReplica, calls: int = 1) -> None:
-    """Return when so many lease calls take jobs."""
-
-    async def are_waiting() -> bool:
-        groups = replica.server.dispatcher._groups.values()
-        return sum(len(group.demands) for group in groups) == calls
-
-    await eventually(are_waiting, f"{calls} calls wait for jobs")
-
-
 def start(call: Coroutine[Any, Any, list[Lease]]) -> "asyncio.Task[list[Lease]]":
     return asyncio.create_task(call)
 
@@ -55,7 +45,7 @@ async def test_without_a_wait_the_answer_comes_at_once(
 async def test_a_call_waits_for_a_first_job(replica: JobReplica, database: Database) -> None:
     await insert_queue(database.hot, "emails")
     call = start(acquire(replica.stub, wait=duration(seconds=60)))
-    await until_waiting(replica)
+    await replica.until_taking(1)
     job = await create(replica.stub)
     async with asyncio.timeout(5):
         [lease] = await call
@@ -90,7 +80,7 @@ async def test_a_call_waits_for_a_slot_as_well(replica: JobReplica, database: Da
     [held] = await acquire(replica.stub, session_id, max_in_flight=1)
     waiting = acquire(replica.stub, session_id, max_in_flight=1, wait=duration(seconds=60))
     call = start(waiting)
-    await until_waiting(replica)
+    await replica.until_taking(1)
     await complete(replica.stub, held.lease_token)
     async with asyncio.timeout(5):
         assert payloads(await call) == ["1"]
@@ -135,12 +125,12 @@ async def test_a_newer_call_of_the_session_takes_the_place_of_a_waiting_one(
     session_id = str(uuid4())
     for newer in (replica, other_replica):
         call = start(acquire(replica.stub, session_id, wait=duration(seconds=60)))
-        await until_waiting(replica)
+        await replica.until_taking(1)
         assert await acquire(newer.stub, session_id) == []
         refusal = await expect_error(call, StatusCode.ABORTED, "STREAM_REPLACED")
         assert refusal.metadata == {"session_id": session_id}
     call = start(acquire(replica.stub, session_id, wait=duration(seconds=60)))
-    await until_waiting(replica)
+    await replica.until_taking(1)
     async with lease_stream(other_replica.stub, session_id) as stream:
         await expect_error(call, StatusCode.ABORTED, "STREAM_REPLACED")
         await create(replica.stub)
@@ -218,9 +208,9 @@ async def test_a_call_that_was_given_up_takes_no_job(
 ) -> None:
     await insert_queue(database.hot, "emails")
     call = start(acquire(replica.stub, wait=duration(seconds=60)))
-    await until_waiting(replica)
+    await replica.until_taking(1)
     call.cancel()
-    await until_waiting(replica, calls=0)
+    await replica.until_taking(0)
     job = await create(replica.stub)
     [lease] = await acquire(replica.stub)
     assert lease.job.id == job.id
