@@ -21,7 +21,7 @@ WITH open_queue AS MATERIALIZED (
         ELSE false
       END
 ), chosen AS MATERIALIZED (
-    SELECT given.id, given.session_id, given.worker_id, queue.timeout
+    SELECT $1::uuid AS project_id, given.id, given.session_id, given.worker_id, queue.timeout
     FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS given (id, session_id, worker_id)
     CROSS JOIN LATERAL (
         SELECT candidate.queue_id
@@ -47,7 +47,7 @@ WITH open_queue AS MATERIALIZED (
         updated_at = moment.now,
         timeout_at = moment.now + coalesce(job.timeout, chosen.timeout)
     FROM chosen, moment
-    WHERE job.project_id = $1 AND job.id = chosen.id
+    WHERE job.project_id = chosen.project_id AND job.id = chosen.id
     RETURNING job.*
 ), counted AS (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)

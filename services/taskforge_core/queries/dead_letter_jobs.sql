@@ -6,15 +6,18 @@
 -- Index: job_history_key in the partitions of today; queues_pkey.
 --
 -- $1 project_id, $2 ids of the failed jobs, $3 ids for the new ones (aligned)
-WITH failed AS MATERIALIZED (
+WITH given AS MATERIALIZED (
+    SELECT $1::uuid AS project_id, named.*
+    FROM unnest($2::uuid[], $3::uuid[]) AS named (id, new_id)
+), failed AS MATERIALIZED (
     SELECT
         job.*,
         given.new_id,
         target.id AS target_id,
         coalesce(target.max_retries, 2) + 1 AS attempts_allowed
-    FROM unnest($2::uuid[], $3::uuid[]) AS given (id, new_id)
+    FROM given
     JOIN taskforge.job_history AS job
-        ON job.project_id = $1 AND job.id = given.id AND job.status = 5
+        ON job.project_id = given.project_id AND job.id = given.id AND job.status = 5
         -- They ended in this transaction, so the other partitions need no look.
         AND job.completed_at >= transaction_timestamp()
     JOIN taskforge.queues AS source ON source.project_id = $1 AND source.id = job.queue_id
@@ -36,7 +39,8 @@ WITH failed AS MATERIALIZED (
     UPDATE taskforge.job_history AS job
     SET dead_letter_job_id = failed.new_id
     FROM failed
-    WHERE job.project_id = $1 AND job.id = failed.id AND job.completed_at = failed.completed_at
+    WHERE job.project_id = failed.project_id AND job.id = failed.id
+      AND job.completed_at = failed.completed_at
       AND job.completed_at >= transaction_timestamp()
 ), counted AS (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)

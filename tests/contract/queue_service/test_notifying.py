@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.stubs import QueueStub
 
+from taskforge.v1 import queue_pb2
 from taskforge.v1 import queue_service_pb2 as pb
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.notifications import Listener
@@ -61,6 +63,40 @@ async def test_resuming_wakes_those_who_wait_for_work(queue_stub: QueueStub, hea
     await queue_stub.PauseQueue(pb.PauseQueueRequest(queue="emails"))
     await heard.next()
     await queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue="emails"))
+    assert {await heard.next(), await heard.next()} == {QUEUES, ("ready", (queue.id,))}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [("settings",), ("settings.max_concurrent_jobs",), ("settings.rate_limit_per_minute",)],
+)
+async def test_other_rules_wake_those_who_wait_for_work(
+    queue_stub: QueueStub, heard: Heard, paths: tuple[str, ...]
+) -> None:
+    """A higher limit may let jobs go that nobody was waiting for."""
+    low = queue_pb2.QueueSettings(max_concurrent_jobs=1, rate_limit_per_minute=1)
+    request = pb.CreateQueueRequest(name="emails", settings=low)
+    queue = (await queue_stub.CreateQueue(request)).queue
+    assert await heard.next() == QUEUES
+    await queue_stub.UpdateQueue(
+        pb.UpdateQueueRequest(
+            queue="emails",
+            settings=queue_pb2.QueueSettings(max_concurrent_jobs=2, rate_limit_per_minute=2),
+            update_mask=FieldMask(paths=paths),
+        )
+    )
+    assert {await heard.next(), await heard.next()} == {QUEUES, ("ready", (queue.id,))}
+
+
+async def test_opening_by_a_time_that_has_passed_wakes_those_who_wait_for_work(
+    queue_stub: QueueStub, heard: Heard
+) -> None:
+    queue = (await queue_stub.CreateQueue(pb.CreateQueueRequest(name="emails"))).queue
+    await heard.next()
+    await queue_stub.PauseQueue(pb.PauseQueueRequest(queue="emails"))
+    await heard.next()
+    past = Timestamp(seconds=1)
+    await queue_stub.PauseQueue(pb.PauseQueueRequest(queue="emails", resume_at=past))
     assert {await heard.next(), await heard.next()} == {QUEUES, ("ready", (queue.id,))}
 
 

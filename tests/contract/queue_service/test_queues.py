@@ -1,4 +1,4 @@
-"""Making, showing, changing, pausing and deleting queues, over a real server."""
+"""Making, showing and deleting queues, over a real server."""
 
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -30,6 +30,8 @@ async def test_a_new_queue_has_the_defaults_and_is_open(queue_stub: QueueStub) -
     assert queue.priority == 0
     assert queue.settings == queue_pb2.QueueSettings()
     assert queue.is_active
+    assert queue.accepts_jobs
+    assert not queue.HasField("resume_at")
     age = queue.updated_at.ToDatetime() - queue.created_at.ToDatetime()
     assert timedelta(0) <= age < timedelta(seconds=1)
 
@@ -128,6 +130,50 @@ async def test_a_bad_name_is_refused(
             "settings.max_payload_bytes",
             pb.CreateQueueRequest(name="q", settings=queue_pb2.QueueSettings(max_payload_bytes=0)),
         ),
+        (
+            "settings.max_concurrent_jobs",
+            pb.CreateQueueRequest(
+                name="q", settings=queue_pb2.QueueSettings(max_concurrent_jobs=0)
+            ),
+        ),
+        (
+            "settings.max_concurrent_jobs",
+            pb.CreateQueueRequest(
+                name="q", settings=queue_pb2.QueueSettings(max_concurrent_jobs=100_001)
+            ),
+        ),
+        (
+            "settings.rate_limit_per_minute",
+            pb.CreateQueueRequest(
+                name="q", settings=queue_pb2.QueueSettings(rate_limit_per_minute=0)
+            ),
+        ),
+        (
+            "settings.rate_limit_per_minute",
+            pb.CreateQueueRequest(
+                name="q", settings=queue_pb2.QueueSettings(rate_limit_per_minute=1_000_001)
+            ),
+        ),
+        (
+            "settings.dead_letter_queue_id",
+            pb.CreateQueueRequest(
+                name="q", settings=queue_pb2.QueueSettings(dead_letter_queue_id="graveyard")
+            ),
+        ),
+        *(
+            (
+                f"settings.delay_by_priority.{name}",
+                pb.CreateQueueRequest(
+                    name="q",
+                    settings=queue_pb2.QueueSettings(
+                        delay_by_priority=queue_pb2.PriorityDelays(
+                            **{name: Duration(seconds=seconds)}
+                        )
+                    ),
+                ),
+            )
+            for name, seconds in (("low", 3601), ("medium", -1), ("high", 3601), ("urgent", -1))
+        ),
     ],
 )
 async def test_a_field_beyond_its_limit_is_named(
@@ -137,33 +183,6 @@ async def test_a_field_beyond_its_limit_is_named(
         queue_stub.CreateQueue(request_), StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
     )
     assert list(refusal.field_violations) == [field]
-
-
-# -- Pause and resume ----------------------------------------------------------------------------
-
-
-async def test_pausing_and_resuming_can_be_repeated(queue_stub: QueueStub) -> None:
-    queue = await make(queue_stub)
-    paused = (await queue_stub.PauseQueue(pb.PauseQueueRequest(queue="emails"))).queue
-    assert not paused.is_active
-    assert paused.updated_at.ToNanoseconds() > queue.updated_at.ToNanoseconds()
-    again = (await queue_stub.PauseQueue(pb.PauseQueueRequest(queue=queue.id))).queue
-    assert again == paused
-
-    resumed = (await queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue="emails"))).queue
-    assert resumed.is_active
-    assert resumed.updated_at.ToNanoseconds() > paused.updated_at.ToNanoseconds()
-    again = (await queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue=queue.id))).queue
-    assert again == resumed
-
-
-async def test_is_active_is_the_same_as_pause_and_resume(queue_stub: QueueStub) -> None:
-    await make(queue_stub)
-    paused = (await queue_stub.UpdateQueue(update("emails", "is_active"))).queue
-    assert not paused.is_active
-    assert (await queue_stub.PauseQueue(pb.PauseQueueRequest(queue="emails"))).queue == paused
-    await queue_stub.UpdateQueue(update("emails", "is_active", is_active=True))
-    assert (await get(queue_stub, "emails")).is_active
 
 
 # -- Delete --------------------------------------------------------------------------------------
@@ -180,6 +199,8 @@ async def test_a_deleted_queue_is_gone_for_every_call(queue_stub: QueueStub) -> 
             queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue=name)),
             queue_stub.GetQueueStats(pb.GetQueueStatsRequest(queue=name)),
             queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue=name)),
+            queue_stub.PurgeQueue(pb.PurgeQueueRequest(queue=name, statuses=[1])),
+            queue_stub.RedriveJobs(pb.RedriveJobsRequest(queue=name)),
         ):
             refusal = await expect_error(call, StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
             assert refusal.metadata == {"queue": name}
@@ -240,6 +261,8 @@ async def test_an_unknown_project_is_refused_by_every_call(queue_stub: QueueStub
         queue_stub.PauseQueue(pb.PauseQueueRequest(**named)),
         queue_stub.ResumeQueue(pb.ResumeQueueRequest(**named)),
         queue_stub.GetQueueStats(pb.GetQueueStatsRequest(**named)),
+        queue_stub.PurgeQueue(pb.PurgeQueueRequest(**named, statuses=[1])),
+        queue_stub.RedriveJobs(pb.RedriveJobsRequest(**named)),
     ):
         refusal = await expect_error(call, StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND")
         assert refusal.metadata == {"project": unknown}
@@ -275,6 +298,8 @@ async def test_a_queue_must_be_named(queue_stub: QueueStub) -> None:
         queue_stub.PauseQueue(pb.PauseQueueRequest()),
         queue_stub.ResumeQueue(pb.ResumeQueueRequest()),
         queue_stub.GetQueueStats(pb.GetQueueStatsRequest()),
+        queue_stub.PurgeQueue(pb.PurgeQueueRequest(statuses=[1])),
+        queue_stub.RedriveJobs(pb.RedriveJobsRequest()),
     ):
         refusal = await expect_error(call, StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert list(refusal.field_violations) == ["queue"]

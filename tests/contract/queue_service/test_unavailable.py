@@ -83,6 +83,8 @@ async def test_without_a_database_every_call_can_be_tried_again(lonely_stub: Que
                 lonely_stub.PauseQueue(pb.PauseQueueRequest(queue="emails")),
                 lonely_stub.ResumeQueue(pb.ResumeQueueRequest(queue="emails")),
                 lonely_stub.GetQueueStats(pb.GetQueueStatsRequest(queue="emails")),
+                lonely_stub.PurgeQueue(pb.PurgeQueueRequest(queue="emails", statuses=[1])),
+                lonely_stub.RedriveJobs(pb.RedriveJobsRequest(queue="emails")),
             )
         )
     )

@@ -1,6 +1,7 @@
 """Changing queues by an update mask, over a real server."""
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 from tests.support.queue_calls import SETTINGS, get, make, update
 from tests.support.refusals import expect_error
@@ -40,6 +41,7 @@ async def test_every_path_can_be_changed_at_once(queue_stub: QueueStub) -> None:
     assert (queue.name, queue.description, queue.priority) == ("letters", "new", 7)
     assert queue.settings == SETTINGS
     assert not queue.is_active
+    assert not queue.accepts_jobs
     await expect_error(get(queue_stub, "emails"), StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
 
 
@@ -68,6 +70,24 @@ async def test_settings_in_the_mask_replace_all_of_them(queue_stub: QueueStub) -
     assert cleared.settings == queue_pb2.QueueSettings()
 
 
+async def test_the_delays_by_priority_are_changed_as_a_whole(queue_stub: QueueStub) -> None:
+    await queue_stub.CreateQueue(pb.CreateQueueRequest(name="emails", settings=SETTINGS))
+    delays = queue_pb2.PriorityDelays(medium=Duration(seconds=1))
+    for wanted in (delays, queue_pb2.PriorityDelays()):
+        request = update(
+            "emails",
+            "settings.delay_by_priority",
+            settings=queue_pb2.QueueSettings(delay_by_priority=wanted),
+        )
+        settings = (await queue_stub.UpdateQueue(request)).queue.settings
+        # Also without any delay of its own: the defaults that the contract states.
+        assert settings.HasField("delay_by_priority")
+        assert settings.delay_by_priority == wanted
+    switched_off = await queue_stub.UpdateQueue(update("emails", "settings.delay_by_priority"))
+    assert not switched_off.queue.settings.HasField("delay_by_priority")
+    assert switched_off.queue.settings.max_concurrent_jobs == SETTINGS.max_concurrent_jobs
+
+
 async def test_an_update_to_what_is_so_already_changes_nothing(queue_stub: QueueStub) -> None:
     before = await make(queue_stub)
     after = (await queue_stub.UpdateQueue(update("emails", "name", name="emails"))).queue
@@ -82,6 +102,9 @@ async def test_an_update_to_what_is_so_already_changes_nothing(queue_stub: Queue
         (["priority", "created_at"], "created_at"),
         (["settings."], "settings."),
         (["settings.unknown"], "settings.unknown"),
+        (["settings.delay_by_priority.low"], "settings.delay_by_priority.low"),
+        (["accepts_jobs"], "accepts_jobs"),
+        (["resume_at"], "resume_at"),
         (["*"], "*"),
         (["Name"], "Name"),
     ],

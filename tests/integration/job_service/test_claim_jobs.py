@@ -30,7 +30,9 @@ async def claim(
     """What was leased, by job."""
     sessions = session_ids or [SESSION] * len(job_ids)
     workers = [f"worker of {session}" for session in sessions]
-    rows = await claim_jobs(executor, project_id, job_ids, sessions, workers)
+    queue_ids = await executor.fetch("SELECT id FROM taskforge.queues ORDER BY id")
+    queues = [row["id"] for row in queue_ids]
+    rows = await claim_jobs(executor, project_id, job_ids, sessions, workers, queues, ())
     return {UUID(row["id"]): row for row in rows}
 
 

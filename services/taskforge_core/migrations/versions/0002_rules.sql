@@ -16,7 +16,7 @@ UPDATE taskforge.queues SET accepts_jobs = false WHERE NOT is_active;
 ALTER TABLE taskforge.queues
     ADD CONSTRAINT queues_paused CHECK (NOT is_active OR (accepts_jobs AND resume_at IS NULL)),
     ADD CONSTRAINT queues_dead_letters CHECK (dead_letter_queue_id <> id);
-CREATE INDEX queues_dead_letter ON taskforge.queues (project_id, dead_letter_queue_id)
+CREATE INDEX queues_dead_letter ON taskforge.queues (dead_letter_queue_id)
     WHERE dead_letter_queue_id IS NOT NULL;
 CREATE INDEX queues_resume ON taskforge.queues (resume_at) WHERE resume_at IS NOT NULL;
 
