@@ -1,6 +1,7 @@
 """Making, showing and deleting queues, over a real server."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,11 +13,13 @@ from tests.support.refusals import expect_error
 from tests.support.rows import insert_jobs, insert_project
 from tests.support.stubs import QueueStub
 
-from taskforge.v1 import queue_pb2
+from taskforge.v1 import job_pb2, queue_pb2
 from taskforge.v1 import queue_service_pb2 as pb
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.statuses import FINISHED, UNFINISHED, JobStatus
+
+PENDING = job_pb2.JOB_STATUS_PENDING
 
 # -- Create and get ------------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ async def test_a_deleted_queue_is_gone_for_every_call(queue_stub: QueueStub) -> 
             queue_stub.ResumeQueue(pb.ResumeQueueRequest(queue=name)),
             queue_stub.GetQueueStats(pb.GetQueueStatsRequest(queue=name)),
             queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue=name)),
-            queue_stub.PurgeQueue(pb.PurgeQueueRequest(queue=name, statuses=[1])),
+            queue_stub.PurgeQueue(pb.PurgeQueueRequest(queue=name, statuses=[PENDING])),
             queue_stub.RedriveJobs(pb.RedriveJobsRequest(queue=name)),
         ):
             refusal = await expect_error(call, StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
@@ -248,7 +251,7 @@ async def test_finished_jobs_do_not_keep_a_queue(queue_stub: QueueStub, database
 async def test_an_unknown_project_is_refused_by_every_call(queue_stub: QueueStub) -> None:
     await make(queue_stub)
     unknown = str(uuid4())
-    named = {"project_id": unknown, "queue": "emails"}
+    named: dict[str, Any] = {"project_id": unknown, "queue": "emails"}
     mask = FieldMask(paths=["priority"])
     for call in (
         queue_stub.CreateQueue(pb.CreateQueueRequest(project_id=unknown, name="q")),
@@ -261,7 +264,7 @@ async def test_an_unknown_project_is_refused_by_every_call(queue_stub: QueueStub
         queue_stub.PauseQueue(pb.PauseQueueRequest(**named)),
         queue_stub.ResumeQueue(pb.ResumeQueueRequest(**named)),
         queue_stub.GetQueueStats(pb.GetQueueStatsRequest(**named)),
-        queue_stub.PurgeQueue(pb.PurgeQueueRequest(**named, statuses=[1])),
+        queue_stub.PurgeQueue(pb.PurgeQueueRequest(**named, statuses=[PENDING])),
         queue_stub.RedriveJobs(pb.RedriveJobsRequest(**named)),
     ):
         refusal = await expect_error(call, StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND")
@@ -298,7 +301,7 @@ async def test_a_queue_must_be_named(queue_stub: QueueStub) -> None:
         queue_stub.PauseQueue(pb.PauseQueueRequest()),
         queue_stub.ResumeQueue(pb.ResumeQueueRequest()),
         queue_stub.GetQueueStats(pb.GetQueueStatsRequest()),
-        queue_stub.PurgeQueue(pb.PurgeQueueRequest(statuses=[1])),
+        queue_stub.PurgeQueue(pb.PurgeQueueRequest(statuses=[PENDING])),
         queue_stub.RedriveJobs(pb.RedriveJobsRequest()),
     ):
         refusal = await expect_error(call, StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")

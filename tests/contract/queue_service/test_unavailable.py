@@ -14,6 +14,7 @@ from tests.support.servers import serving
 from tests.support.stubs import QueueStub
 
 from queue_service.__main__ import compose
+from taskforge.v1 import job_pb2
 from taskforge.v1 import queue_service_pb2 as pb
 from taskforge.v1.queue_service_pb2_grpc import QueueServiceStub
 from taskforge_core.database import Database
@@ -83,7 +84,9 @@ async def test_without_a_database_every_call_can_be_tried_again(lonely_stub: Que
                 lonely_stub.PauseQueue(pb.PauseQueueRequest(queue="emails")),
                 lonely_stub.ResumeQueue(pb.ResumeQueueRequest(queue="emails")),
                 lonely_stub.GetQueueStats(pb.GetQueueStatsRequest(queue="emails")),
-                lonely_stub.PurgeQueue(pb.PurgeQueueRequest(queue="emails", statuses=[1])),
+                lonely_stub.PurgeQueue(
+                    pb.PurgeQueueRequest(queue="emails", statuses=[job_pb2.JOB_STATUS_PENDING])
+                ),
                 lonely_stub.RedriveJobs(pb.RedriveJobsRequest(queue="emails")),
             )
         )
