@@ -100,10 +100,8 @@ class Purger:
                 deleted += await queries.delete_finished_jobs(
                     pool,
                     project_id,
-                    queue_id,
                     [row["id"] for row in batch],
                     [row["completed_at"] for row in batch],
-                    statuses,
                 )
         return deleted
 

@@ -122,16 +122,11 @@ async def list_finished_jobs(
 
 
 async def delete_finished_jobs(
-    executor: Executor,
-    project_id: UUID,
-    queue_id: UUID,
-    ids: Sequence[UUID],
-    completed_at: Sequence[datetime],
-    statuses: Sequence[int],
+    executor: Executor, project_id: UUID, ids: Sequence[UUID], completed_at: Sequence[datetime]
 ) -> int:
     """See `delete_finished_jobs.sql`. Returns how many went."""
     (row,) = await executor.fetch(
-        _statements["delete_finished_jobs"], project_id, queue_id, ids, completed_at, statuses
+        _statements["delete_finished_jobs"], project_id, ids, completed_at
     )
     return int(row["n"])
 

@@ -4,33 +4,34 @@
 -- Guarantee: the rows and the counts of both queues change together; a running job is never touched.
 -- The origin queue's row is locked against its deletion until this transaction ends, so a job goes
 -- back only to a queue that is there, and a deletion that waited for this counts it.
--- Of the n jobs that were taken back before ($4) and now, the i-th is ready i / jobs_per_second after
--- $5; without a pace ($6 is NULL), at once.
--- Index: jobs_pkey, two probes a job; queues_pkey.
+-- After $4 jobs that were taken back before, the i-th is ready ($4 + i) / jobs_per_second after $5,
+-- counted from zero; without a pace ($6 is NULL), at once.
+-- Index: jobs_pkey, two probes a job; queues_pkey. The queue is looked at after the lock: as a
+-- condition of the probe it would invite the planner to walk an index that begins with it.
 --
 -- $1 project_id, $2 queue id, $3 job ids (the order of their turns), $4 jobs taken back before,
 -- $5 beginning of the first turn, $6 jobs per second
-WITH chosen AS MATERIALIZED (
-    SELECT named.turn, job.id, job.status, job.origin_queue_id, origin.max_retries
+WITH locked AS MATERIALIZED (
+    SELECT named.turn, job.id, job.status, job.queue_id, job.origin_queue_id
     FROM unnest($3::uuid[]) WITH ORDINALITY AS named (id, turn)
     CROSS JOIN LATERAL (
-        SELECT candidate.id, candidate.status, candidate.origin_queue_id
+        SELECT candidate.id, candidate.status, candidate.queue_id, candidate.origin_queue_id
         FROM taskforge.jobs AS candidate
-        WHERE candidate.project_id = $1
-          AND candidate.id = named.id
-          AND candidate.queue_id = $2
-          AND candidate.lease_seq IS NULL
-          AND candidate.origin_queue_id <> $2
+        WHERE candidate.project_id = $1 AND candidate.id = named.id AND candidate.lease_seq IS NULL
         FOR UPDATE SKIP LOCKED
     ) AS job
+), chosen AS MATERIALIZED (
+    SELECT locked.turn, locked.id, locked.status, locked.origin_queue_id, origin.max_retries
+    FROM locked
     CROSS JOIN LATERAL (
         SELECT queue.max_retries
         FROM taskforge.queues AS queue
         WHERE queue.project_id = $1
-          AND queue.id = job.origin_queue_id
+          AND queue.id = locked.origin_queue_id
           AND queue.deleted_at IS NULL
         FOR SHARE
     ) AS origin
+    WHERE locked.queue_id = $2 AND locked.origin_queue_id <> $2
 ), timed AS (
     SELECT
         chosen.*,

@@ -1,43 +1,23 @@
 """Calls that change the same queue at once, from two replicas."""
 
 import asyncio
-from collections.abc import Coroutine
 from itertools import cycle
-from typing import Any
 from uuid import UUID
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from tests.support.queue_replicas import Replica
+from tests.support.races import at_once, reasons
 from tests.support.rows import insert_jobs, insert_queue
 from tests.support.waiting import until_blocked
 
 from taskforge.v1 import queue_pb2
 from taskforge.v1 import queue_service_pb2 as pb
 from taskforge_core.database import Database
-from taskforge_core.errors import AlreadyExists, FailedPrecondition, NotFound, TaskForgeError
+from taskforge_core.errors import AlreadyExists, FailedPrecondition, NotFound
 from taskforge_core.ids import DEFAULT_PROJECT_ID, uuid7
 
 Replicas = tuple[Replica, Replica]
-
-
-async def at_once(calls: list[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Start all calls at the same moment; their answers or errors in order."""
-    barrier = asyncio.Barrier(len(calls))
-
-    async def behind_the_barrier(call: Coroutine[Any, Any, Any]) -> Any:
-        await barrier.wait()
-        return await call
-
-    return await asyncio.gather(*map(behind_the_barrier, calls), return_exceptions=True)
-
-
-def reasons(outcomes: list[Any]) -> list[str]:
-    """The reasons of all that were refused; nothing may fail in another way."""
-    refusals = [outcome for outcome in outcomes if isinstance(outcome, TaskForgeError)]
-    others = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    assert len(others) == len(refusals), others
-    return [refusal.reason for refusal in refusals]
 
 
 async def test_of_many_creates_of_one_name_exactly_one_succeeds(
