@@ -8,7 +8,7 @@ import grpc
 
 from job_service.calling import Calls, server_draining, stream_replaced
 from job_service.demanding import Demand, Leased
-from job_service.parcelling import measure
+from job_service.parcelling import parcels
 from job_service.returning import Returner
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.retrying import Undelivered
@@ -73,12 +73,6 @@ class Acquirer:
 
 def _fitting(demand: Demand) -> list[Leased]:
     """Take out of the outbox what one answer can hold; closing the call gives back the rest."""
-    taken: list[Leased] = []
-    size = 0
-    for leased in demand.outbox:
-        size += measure(leased)
-        if size > demand.max_message_bytes:
-            break
-        taken.append(leased)
+    taken = next(parcels(demand.outbox, demand.max_message_bytes), [])
     del demand.outbox[: len(taken)]
     return taken

@@ -58,4 +58,4 @@ def other_stub(other_replica: JobReplica) -> JobStub:
 @pytest.fixture
 def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lease calls that are opened from now on look for jobs only when they are told to."""
-    monkeypatch.setattr("job_service.dispatching.POLL", timedelta(hours=1))
+    monkeypatch.setattr("job_service.grouping.POLL", timedelta(hours=1))

@@ -13,8 +13,9 @@ from uuid import UUID
 from job_service.background import Background
 from job_service.browsing import JobBrowser
 from job_service.demanding import Demand
-from job_service.dispatching import Dispatcher, Group
+from job_service.dispatching import Dispatcher
 from job_service.enqueueing import Enqueuer
+from job_service.grouping import Group
 from job_service.heartbeating import Heartbeats
 from job_service.leasing import Claimer
 from job_service.queries import open_call
@@ -99,9 +100,9 @@ async def job_use_cases(settings: Settings, name: str) -> AsyncIterator[JobUseCa
     notifier = Notifier(database.hot, origin=name)
     claimer = Claimer(database)
     dispatcher = Dispatcher(claimer, notifier, background)
-    waker = Waker(dispatcher, notifier)
-    projects = Projects(database)
     routes = Routes(database)
+    waker = Waker(dispatcher, routes, notifier)
+    projects = Projects(database)
     browser = JobBrowser(database, projects, routes)
     try:
         yield JobUseCases(

@@ -130,10 +130,14 @@ async def test_a_cancellation_at_one_replica_is_told_on_the_others_stream(
 
 @told_only
 async def test_resuming_a_queue_wakes_the_streams_of_all_replicas(
-    job_stub: JobStub, other_stub: JobStub, queue_stub: QueueStub
+    replica: JobReplica, other_replica: JobReplica, queue_stub: QueueStub
 ) -> None:
     await make(queue_stub)
+    job_stub, other_stub = replica.stub, other_replica.stub
     async with lease_stream(job_stub, max_in_flight=1) as one, lease_stream(other_stub) as two:
+        # Else one of them takes both jobs.
+        await replica.until_taking(1)
+        await other_replica.until_taking(1)
         await create_all(job_stub, [spec()] * 2)
         await one.until_leases(1)
         await two.until_leases(1)

@@ -36,7 +36,9 @@ async def full_job(database: Database) -> tuple[LeaseKey, UUID]:
             scheduled_for = created_at, timeout = interval '90 seconds', attempt_count = 1,
             undelivered_count = 1, payload = '{"a":  1}', payload_bytes = 9, job_type = 'full',
             progress = '{"done": 5}', labels = '{"team": "a"}', traceparent = '00-1-2-01',
-            tracestate = 'x=y', attempts = '[{"number": 1}]'
+            tracestate = 'x=y', attempts = '[{"number": 1}]',
+            origin_job_id = gen_random_uuid(), origin_queue_id = gen_random_uuid(),
+            origin_failed_at = created_at
         WHERE id = $1
         """,
         job_id,
@@ -59,6 +61,7 @@ async def test_history_has_all_that_the_job_had(database: Database) -> None:
         "last_status": JobStatus.SUCCEEDED,
         "attempts": '[{"number": 1}, {"number": 2}]',
         "result": '{"sum":  3}',
+        "dead_letter_job_id": None,
     }
     now = {"updated_at", "completed_at"}
     assert history["updated_at"] == history["completed_at"] > job["started_at"]
@@ -71,7 +74,7 @@ async def test_history_has_all_that_the_job_had(database: Database) -> None:
         "timeout_at",
         "undelivered_count",
     }
-    assert not [name for name, value in history.items() if value is None]
+    assert [name for name, value in history.items() if value is None] == ["dead_letter_job_id"]
 
 
 async def test_a_job_that_waits_again_keeps_all_but_its_lease(database: Database) -> None:

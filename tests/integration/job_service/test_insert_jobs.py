@@ -152,7 +152,7 @@ async def test_a_queue_that_takes_no_jobs_gets_none_and_nothing_is_written(
     now = datetime.now(UTC)
     match state:
         case "paused":
-            queue_id = await insert_queue(database.hot, "q", is_active=False)
+            queue_id = await insert_queue(database.hot, "q", is_active=False, accepts_jobs=False)
         case "deleted":
             queue_id = await insert_queue(database.hot, "q", deleted_at=now)
         case "another project's":
@@ -181,9 +181,20 @@ async def test_a_payload_may_have_what_the_queue_takes_and_not_a_byte_more(
 
 async def test_refused_jobs_do_not_keep_their_neighbours_out(database: Database) -> None:
     open_queue = await insert_queue(database.hot, "open")
-    paused = await insert_queue(database.hot, "paused", is_active=False)
+    paused = await insert_queue(database.hot, "paused", is_active=False, accepts_jobs=False)
     drafts = [drafted(queue_id)[0] for queue_id in (open_queue, paused, open_queue, UUID(int=9))]
     assert set(await insert(database.hot, drafts)) == {drafts[0].id, drafts[2].id}
+    assert await miscounts(database.hot) == []
+
+
+CLOSE = "UPDATE taskforge.queues SET is_active = false, accepts_jobs = false"
+OPEN = "UPDATE taskforge.queues SET is_active = true, accepts_jobs = true"
+
+
+async def test_a_paused_queue_that_keeps_accepting_takes_jobs(database: Database) -> None:
+    queue_id = await insert_queue(database.hot, "q", is_active=False, accepts_jobs=True)
+    [made] = drafted(queue_id)
+    assert set(await insert(database.hot, [made])) == {made.id}
     assert await miscounts(database.hot) == []
 
 
@@ -192,9 +203,9 @@ async def test_a_pause_binds_the_insert_that_begins_after_its_commit(database: D
     queue_id = await insert_queue(database.hot, "q")
     async with database.hot.acquire() as connection, connection.transaction():
         assert await insert(connection, drafted(queue_id))
-        await database.hot.execute("UPDATE taskforge.queues SET is_active = false")
+        await database.hot.execute(CLOSE)
         assert not await insert(connection, drafted(queue_id))
-        await database.hot.execute("UPDATE taskforge.queues SET is_active = true")
+        await database.hot.execute(OPEN)
         assert await insert(connection, drafted(queue_id))
 
 

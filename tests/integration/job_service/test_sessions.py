@@ -20,10 +20,11 @@ from job_service.queries import (
     lock_beating_sessions,
     lock_sessions,
     open_call,
-    read_call,
+    read_session,
     remove_server,
     renew_server,
     renew_sessions,
+    update_session,
 )
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
@@ -59,6 +60,16 @@ async def opened(
     return None
 
 
+async def current_call(
+    executor: Executor, session_id: UUID, project_id: UUID = DEFAULT_PROJECT_ID
+) -> UUID:
+    """The session's current call."""
+    row = await read_session(executor, project_id, session_id)
+    assert row is not None
+    call_id: UUID = row["call_id"]
+    return call_id
+
+
 async def session(database: Database, session_id: UUID) -> Record:
     rows: list[Record] = await database.hot.fetch(
         "SELECT *, clock_timestamp() AS now FROM taskforge.sessions WHERE session_id = $1",
@@ -77,6 +88,11 @@ async def hold_job(database: Database, session_id: UUID) -> tuple[str, int]:
     queue_id = await insert_queue(database.hot, f"queue {uuid4()}")
     [key] = await lease(database.hot, await insert_jobs(database.hot, queue_id), session_id)
     return key
+
+
+async def lock_any(executor: Executor, session_id: UUID, call_id: UUID | None) -> list[Record]:
+    """As `lock_one`, but no row if another transaction has the session."""
+    return await lock_sessions(executor, DEFAULT_PROJECT_ID, [session_id], [call_id or uuid4()])
 
 
 async def lock_one(executor: Executor, session_id: UUID, call_id: UUID | None) -> Record:
@@ -180,7 +196,7 @@ async def test_the_same_session_id_in_another_project_is_another_session(
     [row] = await lock_sessions(database.hot, other, [session_id], [own_call])
     assert not row["is_current"]
     assert (await lock_one(database.hot, session_id, own_call))["is_current"]
-    assert await read_call(database.hot, other, session_id) == other_call
+    assert await current_call(database.hot, session_id, other) == other_call
 
 
 async def test_several_sessions_are_judged_each_by_itself(database: Database) -> None:
@@ -215,28 +231,32 @@ async def test_a_replacement_waits_for_the_claim_and_no_claim_after_it_serves_th
     assert not (await lock_one(database.hot, session_id, older))["is_current"]
 
 
-async def test_a_claim_that_waited_for_a_replacement_sees_it(database: Database) -> None:
+async def test_a_claim_passes_over_a_session_that_is_being_replaced_and_then_sees_it(
+    database: Database,
+) -> None:
     session_id = uuid4()
     older = await opened(database.hot, session_id)
     async with database.hot.acquire() as replacing, replacing.transaction():
         await opened(replacing, session_id)
-        claiming = asyncio.create_task(lock_one(database.hot, session_id, older))
-        await until_blocked(database.hot, replacing.get_server_pid())
-    row = await claiming
+        assert await lock_any(database.hot, session_id, older) == []
+    row = await lock_one(database.hot, session_id, older)
     assert (row["is_current"], row["may_take"]) == (False, False)
 
 
-async def test_a_claim_that_waited_for_a_rescue_sees_it(database: Database) -> None:
+async def test_a_claim_passes_over_a_session_that_is_being_rescued_and_then_sees_it(
+    database: Database,
+) -> None:
     session_id = uuid4()
     call_id = await opened(database.hot, session_id)
     async with database.hot.acquire() as rescuing, rescuing.transaction():
         await rescuing.execute("UPDATE taskforge.sessions SET must_heartbeat = true")
-        claiming = asyncio.create_task(lock_one(database.hot, session_id, call_id))
-        await until_blocked(database.hot, rescuing.get_server_pid())
-    assert not (await claiming)["may_take"]
+        assert await lock_any(database.hot, session_id, call_id) == []
+    assert not (await lock_one(database.hot, session_id, call_id))["may_take"]
 
 
-async def test_a_claim_that_waited_for_a_heartbeat_has_its_expiry(database: Database) -> None:
+async def test_a_claim_passes_over_a_session_that_beats_and_then_has_its_expiry(
+    database: Database,
+) -> None:
     session_id = uuid4()
     call_id = await opened(database.hot, session_id)
     await hold_job(database, session_id)
@@ -244,19 +264,41 @@ async def test_a_claim_that_waited_for_a_heartbeat_has_its_expiry(database: Data
     async with database.hot.acquire() as beating, beating.transaction():
         await lock_beating_sessions(beating, DEFAULT_PROJECT_ID, [session_id])
         await renew(beating, session_id, 1)
-        claiming = asyncio.create_task(lock_one(database.hot, session_id, call_id))
-        await until_blocked(database.hot, beating.get_server_pid())
-    row = await claiming
+        assert await lock_any(database.hot, session_id, call_id) == []
+    row = await lock_one(database.hot, session_id, call_id)
     assert row["may_take"]
     assert row["expires_at"] == round(
         (await session(database, session_id))["expires_at"].timestamp() * 1_000_000
     )
 
 
+async def test_a_locked_session_does_not_keep_a_claim_from_the_others(database: Database) -> None:
+    locked, free = uuid4(), uuid4()
+    calls = [await opened(database.hot, each) for each in (locked, free)]
+    async with database.hot.acquire() as beating, beating.transaction():
+        await lock_beating_sessions(beating, DEFAULT_PROJECT_ID, [locked])
+        [row] = await lock_sessions(
+            database.hot, DEFAULT_PROJECT_ID, [locked, free], [call for call in calls if call]
+        )
+        assert (row["session_id"], row["may_take"]) == (free, True)
+
+
+async def test_a_draining_session_may_take_nothing_and_starts_no_clock(database: Database) -> None:
+    session_id = uuid4()
+    call_id = await opened(database.hot, session_id)
+    assert await update_session(database.hot, DEFAULT_PROJECT_ID, session_id, None, True)
+    row = await lock_one(database.hot, session_id, call_id)
+    assert (row["is_current"], row["may_take"]) == (True, False)
+    assert (await session(database, session_id))["expires_at"] is None
+    assert await update_session(database.hot, DEFAULT_PROJECT_ID, session_id, None, False)
+    assert (await lock_one(database.hot, session_id, call_id))["may_take"]
+
+
 async def test_claims_and_heartbeats_of_the_same_sessions_never_deadlock(
     database: Database,
 ) -> None:
-    """Both lock in the order of the ids, whatever the order in which they name them."""
+    """Heartbeats lock in the order of the ids, whatever the order in which they name them, and
+    claims wait for nobody."""
     sessions = [uuid4() for _ in range(20)]
     calls = [await opened(database.hot, each) for each in sessions]
     pairs = [(each, call) for each, call in zip(sessions, calls, strict=True) if call]
@@ -293,7 +335,7 @@ async def test_opening_makes_the_session(database: Database) -> None:
     assert (row["worker_id"], row["server_id"]) == ("worker", SERVER)
     assert (row["lease_duration"], row["max_in_flight"]) == (LEASE_DURATION, 10)
     assert (row["expires_at"], row["must_heartbeat"], row["last_sequence"]) == (None, False, 0)
-    assert await read_call(database.hot, DEFAULT_PROJECT_ID, session_id) == call_id
+    assert await current_call(database.hot, session_id) == call_id
 
 
 async def test_opening_renews_nothing_and_forgives_nothing(database: Database) -> None:
@@ -332,7 +374,7 @@ async def test_only_an_open_stream_on_a_living_replica_keeps_acquire_jobs_out(
         refused = not next_is_stream and was_stream and not was_closed and server_id == alive
         case = (was_stream, was_closed, server_id == alive, next_is_stream)
         assert (second is None) == refused, case
-        current = await read_call(database.hot, DEFAULT_PROJECT_ID, session_id)
+        current = await current_call(database.hot, session_id)
         assert current == (second or first), case
 
 

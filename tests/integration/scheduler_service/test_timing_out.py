@@ -48,12 +48,13 @@ def ids_of(keys: list[LeaseKey]) -> list[UUID]:
 async def test_an_overdue_attempt_ends_and_its_holder_is_told(
     database: Database, notifier: RecordingNotifier
 ) -> None:
-    _, session_id, keys = await running_jobs(database)
+    queue_id, session_id, keys = await running_jobs(database)
     assert await TimeoutEnforcer(database.hot, notifier).run_once() is False
     assert await statuses(database.hot, ids_of(keys)) == [JobStatus.SCHEDULED]
     attempts = json.loads(await database.hot.fetchval("SELECT attempts FROM jobs"))
     assert [attempt["outcome"] for attempt in attempts] == [AttemptOutcome.TIMED_OUT]
-    assert notifier.told == {"session": {str(session_id)}}
+    # The job waits for its next attempt, but a slot of the queue is free.
+    assert notifier.told == {"session": {str(session_id)}, "ready": {str(queue_id)}}
     assert await miscounts(database.hot) == []
 
 
@@ -99,11 +100,14 @@ async def test_all_projects_are_served_in_one_pass(
     database: Database, notifier: RecordingNotifier
 ) -> None:
     other = await insert_project(database.hot)
-    _, first_session, first = await running_jobs(database, 2)
-    _, second_session, second = await running_jobs(database, 3, project_id=other)
+    first_queue, first_session, first = await running_jobs(database, 2)
+    second_queue, second_session, second = await running_jobs(database, 3, project_id=other)
     await TimeoutEnforcer(database.hot, notifier).run_once()
     assert set(await statuses(database.hot, ids_of(first + second))) == {JobStatus.SCHEDULED}
-    assert notifier.told == {"session": {str(first_session), str(second_session)}}
+    assert notifier.told == {
+        "session": {str(first_session), str(second_session)},
+        "ready": {str(first_queue), str(second_queue)},
+    }
     assert await miscounts(database.hot) == []
 
 

@@ -73,6 +73,10 @@ def row_of(made: Draft) -> dict[str, Any]:
         "traceparent": made.traceparent,
         "tracestate": made.tracestate,
         "cancel_requested_at": None,
+        "origin_job_id": None,
+        "origin_queue_id": None,
+        "origin_failed_at": None,
+        "dead_letter_job_id": None,
     }
 
 
@@ -109,7 +113,16 @@ def test_moments_before_1970_are_moments_too() -> None:
 @given(SPECS)
 def test_a_created_job_is_shown_as_it_will_be_read(spec: job_pb2.JobSpec) -> None:
     made = draft(spec, QUEUE, "job")
-    assert created_job(PROJECT, made, 1, 3, CREATED_AT) == stored_job(row_of(made))
+    scheduled_for = microseconds(made.scheduled_for)
+    created = created_job(PROJECT, made, 1, 3, CREATED_AT, scheduled_for)
+    assert created == stored_job(row_of(made))
+
+
+def test_a_created_job_shows_the_delay_that_its_queue_gave_it() -> None:
+    made = draft(job_pb2.JobSpec(queue="emails", job_type="send"), QUEUE, "job")
+    created = created_job(PROJECT, made, 2, 3, CREATED_AT, CREATED_AT + 10_000_000)
+    assert created.scheduled_for == timestamp(CREATED_AT + 10_000_000)
+    assert created.status == job_pb2.JOB_STATUS_SCHEDULED
 
 
 @given(SPECS)
@@ -196,3 +209,27 @@ def test_what_a_job_seldom_has_is_leased_with_it(column: str, value: Any, field:
     full = lease(row | {column: value}, str(PROJECT), "token", 0).job
     assert field not in [each.name for each, _ in bare.ListFields()]
     assert field in [each.name for each, _ in full.ListFields()]
+
+
+ORIGIN = {
+    "origin_job_id": UUID(int=3),
+    "origin_queue_id": UUID(int=4),
+    "origin_failed_at": EPOCH + timedelta(microseconds=CREATED_AT),
+}
+
+
+def test_a_dead_letter_names_its_origin_leased_and_stored() -> None:
+    made = draft(job_pb2.JobSpec(queue="emails", job_type="send"), QUEUE, "job")
+    origin = job_pb2.JobOrigin(
+        job_id=str(UUID(int=3)), queue_id=str(UUID(int=4)), failed_at=timestamp(CREATED_AT)
+    )
+    assert lease(leased_row_of(made) | ORIGIN, str(PROJECT), "token", 0).job.origin == origin
+    assert stored_job(row_of(made) | ORIGIN).origin == origin
+    assert not stored_job(row_of(made)).HasField("origin")
+
+
+def test_a_failed_job_names_the_one_that_was_made_for_it() -> None:
+    made = draft(job_pb2.JobSpec(queue="emails", job_type="send"), QUEUE, "job")
+    assert stored_job(row_of(made)).dead_letter_job_id == ""
+    dead = stored_job(row_of(made) | {"dead_letter_job_id": UUID(int=9)})
+    assert dead.dead_letter_job_id == str(UUID(int=9))

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job_service.dealing import MESSAGE_OVERHEAD_BYTES, Deal, certain, deal
+from job_service.dealing import certain, deal
 
 LARGE = 4 * 1024 * 1024
+
+OVERHEAD = 500
+"""What a lease's message takes beside its payload here."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Candidate:
     def id(self) -> UUID:
         return UUID(int=self.number)
 
+    @property
+    def message_bytes(self) -> int:
+        return self.payload_bytes + OVERHEAD
+
     def __repr__(self) -> str:
         return f"{self.number}({self.payload_bytes})"
 
@@ -40,15 +47,14 @@ class Taker:
     byte_credit: int | None = None
     held: dict[int, int] = field(default_factory=dict)
     max_message_bytes: int = LARGE
-    unfit: frozenset[UUID] = frozenset()
 
 
 def jobs(*sizes: int) -> list[Candidate]:
     return [Candidate(number, size) for number, size in enumerate(sizes)]
 
 
-def hands(dealt: Deal[Candidate, Taker]) -> list[tuple[int, str]]:
-    return [(candidate.number, taker.name) for candidate, taker in dealt.hands]
+def hands(dealt: Sequence[tuple[Candidate, Taker]]) -> list[tuple[int, str]]:
+    return [(candidate.number, taker.name) for candidate, taker in dealt]
 
 
 def numbers(candidates: Sequence[Candidate]) -> list[int]:
@@ -63,26 +69,28 @@ def of_sources(sources: str) -> list[Candidate]:
 
 
 @pytest.mark.parametrize(
-    ("sources", "per_source", "sure", "was_cut"),
+    ("sources", "per_source", "sure", "more_may_follow"),
     [
         ("", 2, 0, False),
         ("a", 2, 1, False),
         ("abc", 2, 3, False),
         ("aab", 2, 2, True),
-        ("aba", 2, 3, False),
+        ("aba", 2, 3, True),
         ("abab", 2, 3, True),
         ("abcabc", 2, 4, True),
-        ("a", 1, 1, False),
+        ("a", 1, 1, True),
         ("ab", 1, 1, True),
-        ("bbbbab", 5, 6, False),
+        ("bbbbab", 5, 6, True),
         ("bbbbabc", 5, 6, True),
+        ("bbbba", 5, 5, False),
     ],
 )
 def test_what_ranks_behind_the_last_of_a_full_source_is_not_certain(
-    sources: str, per_source: int, sure: int, was_cut: bool
+    sources: str, per_source: int, sure: int, more_may_follow: bool
 ) -> None:
+    """Also where nothing else was picked behind it: the source itself may have more."""
     candidates = of_sources(sources)
-    assert certain(candidates, per_source) == (candidates[:sure], was_cut)
+    assert certain(candidates, per_source) == (candidates[:sure], more_may_follow)
 
 
 @given(
@@ -100,9 +108,10 @@ def test_what_is_certain_is_what_a_full_sort_would_begin_with(
         by_source.setdefault(each[1], []).append(each)
     picked = sorted(itertools.chain(*(each[:per_source] for each in by_source.values())))[:limit]
     candidates = [Candidate(number, source=str(source)) for _, source, number in picked]
-    sure, was_cut = certain(candidates, per_source)
+    sure, more_may_follow = certain(candidates, per_source)
     assert numbers(sure) == [number for _, _, number in ranked[: len(sure)]]
-    assert was_cut == (len(sure) < len(picked))
+    if not more_may_follow:
+        assert len(sure) == min(len(ranked), limit)
     # It makes progress whenever anything is there.
     assert bool(sure) == bool(ready)
 
@@ -127,9 +136,9 @@ def test_a_taker_without_credit_gets_nothing(credit: int) -> None:
     assert hands(deal(jobs(2, 2), [Taker("a", credit)])) == []
 
 
-def test_without_takers_nothing_is_dealt_or_set_aside() -> None:
-    dealt: Deal[Candidate, Taker] = deal(jobs(2, LARGE), [])
-    assert (dealt.hands, dealt.too_large) == ([], [])
+def test_without_takers_nothing_is_dealt() -> None:
+    takers: list[Taker] = []
+    assert deal(jobs(2, LARGE), takers) == []
 
 
 def test_bytes_are_counted_down() -> None:
@@ -162,41 +171,29 @@ def test_a_session_is_empty_no_longer_once_it_was_dealt_a_job() -> None:
     assert hands(dealt) == [(0, "a")]
 
 
-def test_a_job_that_fits_nobodys_messages_is_set_aside_and_others_go_on() -> None:
+def test_a_job_that_fits_nobodys_messages_is_passed_over() -> None:
     takers = [Taker("a", 9, max_message_bytes=65_536), Taker("b", 9, max_message_bytes=80_000)]
-    too_large = 80_000 - MESSAGE_OVERHEAD_BYTES + 1
+    too_large = 80_000 - OVERHEAD + 1
     dealt = deal(jobs(2, too_large, 2, too_large - 1), takers)
     assert hands(dealt) == [(0, "a"), (2, "b"), (3, "b")]
-    assert numbers(dealt.too_large) == [1]
 
 
 def test_a_large_job_goes_to_whoever_can_receive_it() -> None:
     takers = [Taker("small", 9, max_message_bytes=65_536), Taker("large", 1)]
     dealt = deal(jobs(100_000, 100_000, 2), takers)
-    assert hands(dealt) == [(0, "large"), (2, "small")]
     # Once the one that could receive them has enough, the others are too large for who is left.
-    assert numbers(dealt.too_large) == [1]
+    assert hands(dealt) == [(0, "large"), (2, "small")]
 
 
-def test_a_job_that_turned_out_unfit_for_one_goes_to_another_or_is_set_aside() -> None:
-    unfit = frozenset({UUID(int=0), UUID(int=1)})
-    takers = [Taker("a", 9, unfit=unfit), Taker("b", 1)]
-    dealt = deal(jobs(2, 2, 2), takers)
-    assert hands(dealt) == [(0, "b"), (2, "a")]
-    assert numbers(dealt.too_large) == [1]
-
-
-def test_a_job_too_large_for_messages_is_set_aside_though_somebody_has_no_bytes() -> None:
+def test_a_job_too_large_for_messages_is_passed_over_though_somebody_has_no_bytes() -> None:
     taker = Taker("a", 9, byte_credit=1, held={1: 1}, max_message_bytes=65_536)
-    dealt = deal(jobs(100_000, 1), [taker])
-    assert hands(dealt) == [(1, "a")]
-    assert numbers(dealt.too_large) == [0]
+    assert hands(deal(jobs(100_000, 1), [taker])) == [(1, "a")]
 
 
-def test_candidates_behind_the_last_credit_are_neither_dealt_nor_set_aside() -> None:
-    dealt = deal(jobs(2, 100_000), [Taker("a", 1, max_message_bytes=65_536)])
-    assert hands(dealt) == [(0, "a")]
-    assert dealt.too_large == []
+def test_who_has_no_bytes_keeps_back_only_what_it_could_receive() -> None:
+    takers = [Taker("small", 9, max_message_bytes=65_536), Taker("full", 9, 5, {1: 2})]
+    assert hands(deal(jobs(2, 100_000, 2), takers)) == [(0, "small")]
+    assert hands(deal(jobs(2, 6, 2), takers)) == [(0, "small"), (1, "small"), (2, "full")]
 
 
 # -- deal: all rules together -------------------------------------------------------------------
@@ -216,25 +213,17 @@ TAKERS = st.lists(
 SIZES = st.lists(st.integers(1, 2000), max_size=25)
 
 
-def naive(
-    candidates: Sequence[Candidate], takers: Sequence[Taker]
-) -> tuple[list[tuple[int, str]], list[int]]:
+def naive(candidates: Sequence[Candidate], takers: Sequence[Taker]) -> list[tuple[int, str]]:
     """The rules word by word, with the whole table laid out anew for each candidate."""
     got: dict[str, list[int]] = {taker.name: [] for taker in takers}
     order = [taker for taker in takers if taker.credit > 0]
     dealt: list[tuple[int, str]] = []
-    aside: list[int] = []
     for candidate in candidates:
         # `order` begins with whoever's turn it is.
         sitting = [taker for taker in order if len(got[taker.name]) < taker.credit]
-        if not sitting:
-            break
         size = candidate.payload_bytes
-        receivers = [
-            taker for taker in sitting if size + MESSAGE_OVERHEAD_BYTES <= taker.max_message_bytes
-        ]
+        receivers = [taker for taker in sitting if size + OVERHEAD <= taker.max_message_bytes]
         if not receivers:
-            aside.append(candidate.number)
             continue
         able = [taker for taker in receivers if has_bytes(taker, got[taker.name], size)]
         if not able:
@@ -244,7 +233,7 @@ def naive(
         dealt.append((candidate.number, winner.name))
         place = order.index(winner) + 1
         order = order[place:] + order[:place]
-    return dealt, aside
+    return dealt
 
 
 def has_bytes(taker: Taker, got: list[int], size: int) -> bool:
@@ -256,25 +245,18 @@ def has_bytes(taker: Taker, got: list[int], size: int) -> bool:
 
 @given(SIZES, TAKERS)
 def test_a_deal_is_what_the_rules_say(sizes: list[int], takers: list[Taker]) -> None:
-    dealt = deal(jobs(*sizes), takers)
-    assert (hands(dealt), numbers(dealt.too_large)) == naive(jobs(*sizes), takers)
+    assert hands(deal(jobs(*sizes), takers)) == naive(jobs(*sizes), takers)
 
 
 @given(SIZES, TAKERS)
 def test_no_rule_is_ever_broken(sizes: list[int], takers: list[Taker]) -> None:
-    candidates = jobs(*sizes)
-    dealt = deal(candidates, takers)
-    got = numbers([candidate for candidate, _ in dealt.hands])
-    aside = numbers(dealt.too_large)
-    # Order, and nothing left out on the way: what was not dealt before the last one was set aside.
+    dealt = deal(jobs(*sizes), takers)
+    got = [candidate.number for candidate, _ in dealt]
     assert got == sorted(set(got))
-    assert aside == sorted(set(aside))
-    touched = sorted(got + aside)
-    assert touched == list(range(len(touched)))
     for taker in takers:
-        own = [candidate.payload_bytes for candidate, who in dealt.hands if who is taker]
+        own = [candidate.payload_bytes for candidate, who in dealt if who is taker]
         assert len(own) <= max(0, taker.credit)
-        assert all(size + MESSAGE_OVERHEAD_BYTES <= taker.max_message_bytes for size in own)
+        assert all(size + OVERHEAD <= taker.max_message_bytes for size in own)
         if taker.byte_credit is not None and sum(own) > taker.byte_credit:
             # One larger job alone, of a session that holds nothing.
             assert not taker.held

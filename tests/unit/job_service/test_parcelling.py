@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.support.demands import leased
 
 from job_service.demanding import Leased
-from job_service.parcelling import TARGET_MESSAGE_BYTES, fits, measure, parcels
+from job_service.parcelling import TARGET_MESSAGE_BYTES, measure, parcels
 from taskforge.v1 import job_service_pb2 as pb
 
 SMALLEST_LIMIT = 65_536
@@ -47,7 +47,6 @@ def test_parcels_keep_every_lease_in_order_and_stay_below_the_limit(sizes: list[
     for parcel in made:
         assert parcel
         assert message_bytes(parcel) <= SMALLEST_LIMIT
-        assert fits(parcel, SMALLEST_LIMIT)
 
 
 @given(st.lists(st.integers(0, 100_000), max_size=20))
@@ -66,26 +65,6 @@ def test_a_message_stays_below_two_mebibytes_whatever_the_receiver_takes() -> No
 def test_a_single_larger_lease_travels_alone() -> None:
     made = list(parcels(of_sizes([10, 3_000_000, 10, 10]), 4 * 1024 * 1024))
     assert [len(parcel) for parcel in made] == [1, 1, 2]
-    assert all(fits(parcel, 4 * 1024 * 1024) for parcel in made)
-
-
-def test_a_lease_beyond_what_the_receiver_takes_is_alone_and_does_not_fit() -> None:
-    made = list(parcels(of_sizes([10, 70_000, 10]), SMALLEST_LIMIT))
-    assert [fits(parcel, SMALLEST_LIMIT) for parcel in made] == [True, False, True]
-
-
-def test_whatever_fits_is_no_larger_than_the_receiver_takes() -> None:
-    """Byte by byte around the edge."""
-    base = SMALLEST_LIMIT - message_bytes([leased(1)])
-    fitting = [
-        size
-        for size in range(base - 40, base + 40)
-        if fits([leased(1, "x" * size)], SMALLEST_LIMIT)
-    ]
-    assert fitting
-    assert message_bytes([leased(1, "x" * max(fitting))]) <= SMALLEST_LIMIT
-    # And little is given away.
-    assert message_bytes([leased(1, "x" * max(fitting))]) >= SMALLEST_LIMIT - 16
 
 
 def test_nothing_makes_no_parcel() -> None:
