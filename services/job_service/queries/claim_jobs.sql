@@ -3,11 +3,12 @@
 --
 -- Guarantee: status and queue are checked again under the row's lock, and a row locked by another
 -- claim is skipped instead of waited for; each lease gets a number that no lease had before.
--- Index: jobs_pkey, two probes a job; queues_pkey.
+-- Index: jobs_pkey, two probes a job; queues_pkey, one. OFFSET 0 keeps the planner to that also while
+-- it knows nothing of the tables (as in `finish_jobs`).
 --
 -- $1 project_id, $2 job ids, $3 session ids, $4 worker ids (aligned)
 WITH chosen AS MATERIALIZED (
-    SELECT given.id, given.session_id, given.worker_id, queue.timeout
+    SELECT $1::uuid AS project_id, given.id, given.session_id, given.worker_id, queue.timeout
     FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS given (id, session_id, worker_id)
     CROSS JOIN LATERAL (
         SELECT candidate.queue_id
@@ -15,9 +16,13 @@ WITH chosen AS MATERIALIZED (
         WHERE candidate.project_id = $1 AND candidate.id = given.id AND candidate.status = 1
         FOR UPDATE SKIP LOCKED
     ) AS job
-    JOIN taskforge.queues AS queue
-        ON queue.project_id = $1 AND queue.id = job.queue_id
-        AND queue.is_active AND queue.deleted_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT own.timeout
+        FROM taskforge.queues AS own
+        WHERE own.project_id = $1 AND own.id = job.queue_id
+          AND own.is_active AND own.deleted_at IS NULL
+        OFFSET 0
+    ) AS queue
 ), leased AS (
     UPDATE taskforge.jobs AS job
     SET status = 3,
@@ -31,7 +36,7 @@ WITH chosen AS MATERIALIZED (
         updated_at = moment.now,
         timeout_at = moment.now + coalesce(job.timeout, chosen.timeout)
     FROM chosen, (SELECT clock_timestamp() AS now) AS moment
-    WHERE job.project_id = $1 AND job.id = chosen.id
+    WHERE job.project_id = chosen.project_id AND job.id = chosen.id
     RETURNING job.*
 ), counted AS (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
