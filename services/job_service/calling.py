@@ -27,7 +27,7 @@ from taskforge_core.errors import (
 )
 from taskforge_core.projects import Projects
 from taskforge_core.retrying import Released
-from taskforge_core.tokens import NO_STREAM, server_tag, token_head
+from taskforge_core.tokens import NO_STREAM, STREAM, token_head
 
 DEFAULT_LEASE_DURATION = timedelta(seconds=30)
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -156,14 +156,13 @@ class Calls:
         if request.queues:
             queue_ids = await self._routes.resolve_all(project_id, request.queues)
         subscription = Subscription(project_id, queue_ids, tuple(sorted(set(request.job_types))))
-        tag = server_tag(self._server_id) if is_stream else NO_STREAM
         return Demand(
             subscription=subscription,
             session_id=UUID(request.session_id),
             call_id=uuid.uuid4(),
             worker_id=request.worker_id,
             is_stream=is_stream,
-            token_head=token_head(project_id, tag),
+            token_head=token_head(project_id, STREAM if is_stream else NO_STREAM),
             max_in_flight=request.max_in_flight,
             max_in_flight_bytes=request.max_in_flight_bytes,
             max_message_bytes=request.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,

@@ -113,7 +113,7 @@ class Settler:
         ]
 
     def _tell(self, project_id: UUID, items: Sequence[Settle], ended: Sequence[EndedLease]) -> None:
-        streamed = {item.key for item in items if item.token.server_tag != NO_STREAM}
+        streamed = {item.key for item in items if item.token.tag != NO_STREAM}
         untold = [lease for lease in ended if (lease.job_id, lease.lease_seq) in streamed]
         self._waker.leases_ended(project_id, ended, untold=untold)
 

@@ -1,8 +1,10 @@
 """Lease tokens: opaque to clients, but made of what the server needs to find the lease.
 
 A token holds the project and the job (their ids), the lease's sequence number, which is the fence,
-and a tag of the replica that serves the session's stream, so that another replica that settles the
-job knows whom to tell. It is no secret: it is checked against the caller's projects like any id.
+and whether it went out on a stream, so that a replica that settles the job without having that
+stream knows that another one counts it. The replica itself is not named: a session takes its leases
+along when it goes to another one, which must call them by the same tokens. It is no secret: it is
+checked against the caller's projects like any id.
 """
 
 import re
@@ -16,8 +18,11 @@ _TOKEN = re.compile(
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})([0-9a-f]{1,15})"
 )
 
+STREAM = "00000001"
+"""The tag of leases that went out on a stream: the replica that has it counts them in memory."""
+
 NO_STREAM = "00000000"
-"""The server tag of leases that went out without a stream: nobody counts them in memory."""
+"""The tag of leases that went out without a stream: nobody counts them in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +30,14 @@ class LeaseToken:
     """What a token says. Ids are kept as text: they go to SQL and back without being looked at."""
 
     project_id: str
-    server_tag: str
+    tag: str
+    """`STREAM` or `NO_STREAM`; another one means the same as `STREAM`."""
     job_id: str
     lease_seq: int
 
 
-def server_tag(server_id: UUID) -> str:
-    """Eight hex digits that stand for a replica in its tokens; never `NO_STREAM`."""
-    tag = server_id.hex[-8:]
-    return tag if tag != NO_STREAM else "00000001"
-
-
 def token_head(project_id: UUID, tag: str) -> str:
-    """The part that all tokens of one project and replica share; append to it with `+`."""
+    """The part that all tokens of one project and tag share; give it to `encode_token`."""
     return f"{project_id.hex}{tag}"
 
 

@@ -80,8 +80,9 @@ class Heartbeater:
             last = time.monotonic()
             self._progress_waits = False
             self._progress.clear()
-            if self._holdings.need_heartbeat:
-                await self.run_once()
+            # Also while nothing is held: a session that was taken for dead gets no jobs until it
+            # speaks, and a lease that was lost on its way is given back for not being listed.
+            await self.run_once()
 
     async def run_once(self) -> None:
         """Send one heartbeat with all that is held, and do what its answer says."""
@@ -104,7 +105,6 @@ class Heartbeater:
             self._failed(from_rpc_error(rpc_error), carried)
             return
         self._failures = 0
-        self._holdings.heard()
         _drop_progress(carried)
         for verdict in answer.verdicts:
             if verdict.verdict == _CANCEL_REQUESTED:
@@ -116,7 +116,6 @@ class Heartbeater:
 
     def _failed(self, error: TaskForgeError, carried: list[tuple[Held, str]]) -> None:
         self._failures += 1
-        self._holdings.doubt(1)
         logger.warning("a heartbeat failed: %s", error)
         if isinstance(error, InvalidRequest):
             # A progress that the server does not take must not cost the leases.

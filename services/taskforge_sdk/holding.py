@@ -66,7 +66,6 @@ class Holdings:
 
     def __init__(self) -> None:
         self._held: dict[str, Held] = {}
-        self._doubts = 0
         # Two generations: forgetting the older one is cheaper than the oldest of one.
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()
@@ -90,27 +89,9 @@ class Holdings:
         """All that is held, oldest first."""
         return list(self._held.values())
 
-    @property
-    def need_heartbeat(self) -> bool:
-        """Whether a heartbeat has anything to say."""
-        return bool(self._held) or self._doubts > 0
-
-    def doubt(self, heartbeats: int) -> None:
-        """Something may have gone wrong unseen: send so many heartbeats, though they be empty.
-
-        A session that was taken for dead gets no jobs until it speaks again, even if it holds
-        nothing any more.
-        """
-        self._doubts = max(self._doubts, heartbeats)
-
-    def heard(self) -> None:
-        """A heartbeat was answered."""
-        self._doubts = max(0, self._doubts - 1)
-
     def lose(self, token: str) -> None:
         """Hold a lease no longer, since the server says so."""
         self.forget(token)
-        self.doubt(1)
 
     def forget(self, token: str) -> None:
         """Hold a lease no longer; should it be delivered (again), it is not run."""

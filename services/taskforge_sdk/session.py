@@ -31,10 +31,6 @@ _LAST_SETTLEMENTS: Final = 5.0
 _LONGEST_BACKOFF: Final = 2.0
 """Seconds after which a lost server is looked for again at the latest."""
 
-_HEARTBEATS_AFTER_A_BREAK: Final = 3
-"""A lease that was lost with a stream is known to no one here. Two heartbeats that omit it, both a
-while after it was made, give it back without using an attempt; the first may come too early."""
-
 _CALM: Final = 1.0
 """Seconds for which settlements in flight are waited for before the stream is closed."""
 
@@ -90,7 +86,6 @@ class Session:
             request,
             self._runner,
             policy,
-            on_reopen=lambda: self._holdings.doubt(_HEARTBEATS_AFTER_A_BREAK),
         )
         self._heartbeater = Heartbeater(
             self._connection,

@@ -10,7 +10,7 @@ open ──▶ leases, cancel, lost, keepalive …
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import grpc
@@ -96,14 +96,11 @@ class Streamer:
         request: pb.LeaseJobsRequest,
         receiver: Receiver,
         policy: RetryPolicy,
-        *,
-        on_reopen: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._request = request
         self._receiver = receiver
         self._policy = policy
-        self._on_reopen = on_reopen
         self._stream: _Stream | None = None
         self._readers: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -120,7 +117,6 @@ class Streamer:
                 return
             if error is not None and _is_hopeless(error):
                 raise error
-            self._on_reopen()
             failures = 1 if stream.has_spoken else failures + 1
             wait = self._policy.backoff(failures, random.random())
             logger.log(

@@ -28,7 +28,7 @@ def test_a_database_that_crashes_and_comes_back_loses_nothing_and_needs_no_hand(
     open_folder: Path, tmp_path: Path
 ) -> None:
     queue = f"crashed-{uuid.uuid4().hex}"
-    workers = Workers(tmp_path, queue, lease="12s")
+    workers = Workers(tmp_path, queue, lease="15s")
     with Deployment(open_folder, tmp_path) as deployment:
         queues, jobs, _ = deployment.add("queue_service", "job_service", "scheduler_service")
         pids = {name: replica.pid for name, replica in deployment.replicas.items()}

@@ -7,9 +7,7 @@ from uuid import UUID, uuid4
 from job_service.demanding import Demand, Leased, Subscription
 from taskforge.v1 import job_pb2
 from taskforge_core.ids import DEFAULT_PROJECT_ID
-from taskforge_core.tokens import token_head
-
-SERVER_TAG = "89abcdef"
+from taskforge_core.tokens import STREAM, token_head
 
 
 def nobody_gives_back(leases: Sequence[Leased]) -> None:
@@ -35,7 +33,7 @@ def demand(
         call_id=uuid4(),
         worker_id="worker",
         is_stream=True,
-        token_head=token_head(project_id, SERVER_TAG),
+        token_head=token_head(project_id, STREAM),
         max_in_flight=max_in_flight,
         max_in_flight_bytes=max_in_flight_bytes,
         max_message_bytes=max_message_bytes,

@@ -13,6 +13,7 @@ from typing import IO, Self
 
 from tests.support.processes import PATIENCE, descendants, until
 
+from taskforge_cli import tied
 from taskforge_sdk import BlockingClient
 
 _LAST_LINE = "Ctrl-C stops it"
@@ -46,7 +47,15 @@ class Command:
         folder: Path | None = None,
     ) -> None:
         self.process = subprocess.Popen(
-            command_line(*arguments),
+            # Tied to us: a test run that gets SIGKILL leaves nothing behind.
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                tied.__file__,
+                str(os.getpid()),
+                *command_line(*arguments),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

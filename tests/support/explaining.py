@@ -1,8 +1,11 @@
 """Looks at the plans of the typed functions of `queries`, as they run."""
 
 import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
+from uuid import uuid4
 
 import asyncpg
 
@@ -13,6 +16,10 @@ PLAN_MODES: tuple[PlanMode, ...] = ("force_custom_plan", "force_generic_plan")
 
 Node = dict[str, Any]
 """A node of a plan as EXPLAIN's JSON has it, without its children."""
+
+
+_ROW_COUNTS = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+"""On average a loop."""
 
 
 class Explainer:
@@ -45,6 +52,25 @@ class Explainer:
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         """Run the statement under EXPLAIN ANALYZE, undo that, and run it for its rows."""
+        await self._connection.execute(f"PREPARE explained AS {query}")
+        try:
+            await self._explain("explained", query, args)
+        finally:
+            await self._connection.execute("DEALLOCATE explained")
+        rows: list[asyncpg.Record] = await self._connection.fetch(query, *args)
+        return rows
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[None]:
+        """Undo what runs inside, at its end."""
+        savepoint = self._connection.transaction()
+        await savepoint.start()
+        try:
+            yield
+        finally:
+            await savepoint.rollback()
+
+    async def _explain(self, name: str, query: str, args: Sequence[Any]) -> None:
         types = [kind.name for kind in (await self._connection.prepare(query)).get_parameters()]
         # EXECUTE takes no parameters of its own, so the values are spelled out.
         values = [
@@ -53,18 +79,12 @@ class Explainer:
             )
             for kind, value in zip(types, args, strict=True)
         ]
-        call = f"EXECUTE explained ({', '.join(values)})" if values else "EXECUTE explained"
-        await self._connection.execute(f"PREPARE explained AS {query}")
-        savepoint = self._connection.transaction()
-        await savepoint.start()
-        try:
-            text = await self._connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {call}")
-        finally:
-            await savepoint.rollback()
-            await self._connection.execute("DEALLOCATE explained")
+        call = f"EXECUTE {name} ({', '.join(values)})" if values else f"EXECUTE {name}"
+        async with self.apart():
+            text = await self._connection.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}"
+            )
         self.plan = _flat(json.loads(text)[0]["Plan"])
-        rows: list[asyncpg.Record] = await self._connection.fetch(query, *args)
-        return rows
 
     @property
     def indexes(self) -> set[str]:
@@ -75,6 +95,50 @@ class Explainer:
     def scanned_tables(self) -> set[str]:
         """The tables that the last plan reads from one end to the other."""
         return {node["Relation Name"] for node in self.plan if node["Node Type"] == "Seq Scan"}
+
+    @property
+    def rows_read(self) -> int:
+        """How many rows the last plan took from indexes and tables, those it then left out too."""
+        return sum(
+            round(node["Actual Loops"] * sum(node.get(count, 0) for count in _ROW_COUNTS))
+            for node in self.plan
+            if "Index Name" in node or node["Node Type"] == "Seq Scan"
+        )
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of 8 KiB the last plan looked at, each as often as it did."""
+        top = self.plan[0]
+        return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
+
+
+class KeptPlans(Explainer):
+    """Explains each statement by the generic plan that was made when it was run here first.
+
+    A connection of a pool keeps such a plan for as long as it lives, while the tables grow; only
+    ANALYZE and changes of the schema make it plan anew.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+        super().__init__(pool, "force_generic_plan")
+        self._names: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        # Others fill the tables meanwhile.
+        await self._connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        return self
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """As of `Explainer`, by the kept plan."""
+        if query not in self._names:
+            # Not in the way of another one of the same connection, which keeps what it prepared.
+            name = f"kept_{uuid4().hex}"
+            await self._connection.execute(f"PREPARE {name} AS {query}")
+            self._names[query] = name
+        await self._explain(self._names[query], query, args)
+        rows: list[asyncpg.Record] = await self._connection.fetch(query, *args)
+        return rows
 
 
 def _flat(plan: Node) -> list[Node]:

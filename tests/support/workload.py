@@ -1,7 +1,6 @@
 """Load for tests that break things: producers, workers that note each start, and what must hold."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -176,14 +175,17 @@ class Producers:
             thread.join()
 
 
-def until_succeeded(client: BlockingClient, queue: str, count: int) -> float:
-    """Return when the queue counts so many successes: the time then, by the monotonic clock."""
-    until(
-        lambda: client.queue_stats(queue).counts.succeeded >= count,
-        f"{count} jobs of {queue} have succeeded: {client.queue_stats(queue).counts}",
-        patience=2 * PATIENCE,
-    )
-    return time.monotonic()
+def until_succeeded(client: BlockingClient, queue: str, count: int) -> None:
+    """Return when the queue counts so many successes."""
+    try:
+        until(
+            lambda: client.queue_stats(queue).counts.succeeded >= count,
+            f"{count} jobs of {queue} have succeeded",
+            patience=2 * PATIENCE,
+        )
+    except AssertionError as error:
+        error.add_note(str(client.queue_stats(queue)))
+        raise
 
 
 def history_of(dsn: str, queue_id: str) -> list[asyncpg.Record]:

@@ -7,9 +7,10 @@ The life of a worker, in any language:
 
 1. Draw a fresh UUID as `session_id` when the process starts. It names the holder of the leases.
 2. Open `LeaseJobs`. Run every job that comes in `leases`; never hold more than `max_in_flight`.
-3. Every min(lease_duration / 3, 10 s), while anything is held, send `Heartbeat` with a sequence
-   one higher and the complete list of what is held. A lease stays in the list until its settle
-   was answered. Stop what is LOST, and what is CANCEL_REQUESTED if it can be stopped.
+3. Every min(lease_duration / 3, 10 s) send `Heartbeat` with a sequence one higher and the complete
+   list of what is held, be it empty: a session that was taken for dead gets nothing until it
+   speaks. A lease stays in the list until its settle was answered. Stop what is LOST, and what is
+   CANCEL_REQUESTED if it can be stopped.
 4. Settle each job by its `lease_token`, in batches where there are many. `LEASE_LOST` means that
    somebody else has, or will have, the job: forget it. UNAVAILABLE means: repeat the same call.
 5. When the stream ends, or after `drain` or `reconnect`, open it again with the same session_id:

@@ -5,7 +5,8 @@
 -- claim is skipped instead of waited for; each lease gets a number that no lease had before.
 -- A queue with limits yields nothing unless its lock is held ($6). A claim on a queue without limits
 -- shares its lock, so that the first claim under a new limit waits for those still under none.
--- Index: jobs_pkey, two probes a job; queues_pkey.
+-- Index: jobs_pkey, two probes a job; queues_pkey, one. OFFSET 0 keeps the planner to that also while
+-- it knows nothing of the tables (as in `finish_jobs`).
 --
 -- $1 project_id, $2 job ids, $3 session ids, $4 worker ids (aligned); $5 their queues, ascending,
 -- $6 queues whose locks this transaction holds
@@ -29,8 +30,12 @@ WITH open_queue AS MATERIALIZED (
         WHERE candidate.project_id = $1 AND candidate.id = given.id AND candidate.status = 1
         FOR UPDATE SKIP LOCKED
     ) AS job
-    JOIN taskforge.queues AS queue
-        ON queue.project_id = $1 AND queue.id = job.queue_id
+    CROSS JOIN LATERAL (
+        SELECT own.timeout
+        FROM taskforge.queues AS own
+        WHERE own.project_id = $1 AND own.id = job.queue_id
+        OFFSET 0
+    ) AS queue
     WHERE job.queue_id = ANY(ARRAY(SELECT id FROM open_queue))
 ), moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now

@@ -2,7 +2,7 @@
 --
 -- Guarantee: waiting jobs and history are read in one statement, so a job that moves between them is
 -- found in one of them. A token that was superseded, or never settled by its worker, is not found.
--- Index: jobs_pkey; job_history_key, one probe a partition.
+-- Index: jobs_pkey; job_history_key, one probe a partition (the list is made as in `finish_jobs`).
 --
 -- $1 project_id, $2 job ids, $3 lease sequences (aligned)
 WITH token AS MATERIALIZED (

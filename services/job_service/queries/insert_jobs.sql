@@ -7,7 +7,7 @@
 -- All jobs of the statement have one created_at (a join may read a subquery again and again, but not
 -- a materialized one), so their ids, which ascend, give their order. Of equal request ids the first
 -- one's job is made.
--- Index: queues_pkey, request_ids_pkey.
+-- Index: queues_pkey, one probe a job (the list is made as in `finish_jobs`); request_ids_pkey.
 --
 -- $1 project_id; aligned arrays: $2 ids, $3 queue ids, $4 job types, $5 payloads (JSON),
 -- $6 payload bytes, $7 priorities, $8 max attempts (NULL: the queue's), $9 scheduled for, $10 timeouts,
@@ -21,16 +21,20 @@ WITH moment AS MATERIALIZED (
         moment.now,
         wait.until,
         (CASE WHEN wait.until > moment.now THEN 2 ELSE 1 END)::smallint AS status
-    FROM unnest(
-        $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::smallint[],
-        $8::integer[], $9::timestamptz[], $10::interval[], $11::text[], $12::text[], $13::text[],
-        $14::text[], $15::bytea[]
-    ) AS given (
-        id, queue_id, job_type, payload, payload_bytes, priority, max_attempts, scheduled_for,
-        timeout, labels, traceparent, tracestate, request_id, content_hash
-    )
+    FROM (
+        SELECT $1::uuid AS project_id, each.*
+        FROM unnest(
+            $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::smallint[],
+            $8::integer[], $9::timestamptz[], $10::interval[], $11::text[], $12::text[],
+            $13::text[], $14::text[], $15::bytea[]
+        ) AS each (
+            id, queue_id, job_type, payload, payload_bytes, priority, max_attempts, scheduled_for,
+            timeout, labels, traceparent, tracestate, request_id, content_hash
+        )
+        OFFSET 0
+    ) AS given
     JOIN taskforge.queues AS queue
-        ON queue.project_id = $1 AND queue.id = given.queue_id
+        ON queue.project_id = given.project_id AND queue.id = given.queue_id
     CROSS JOIN moment
     CROSS JOIN LATERAL (
         SELECT greatest(

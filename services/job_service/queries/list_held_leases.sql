@@ -2,7 +2,8 @@
 --
 -- Guarantee: run as a statement of its own after the sessions' rows were locked, it sees every claim
 -- that was committed before, and no claim for them can commit until the lock is gone.
--- Index: jobs_held, one range a session.
+-- Index: jobs_held, one range a session (OFFSET 0 keeps the planner from reading the project's jobs
+-- as well, which it may believe to be few).
 --
 -- $1 project_id, $2 session ids
 SELECT
@@ -12,5 +13,7 @@ SELECT
     payload_bytes,
     cancel_requested_at IS NOT NULL AS cancel_requested,
     clock_timestamp() - started_at AS age
-FROM taskforge.jobs
-WHERE project_id = $1 AND session_id = ANY($2::uuid[]) AND status = 3
+FROM (
+    SELECT * FROM taskforge.jobs WHERE session_id = ANY($2::uuid[]) AND status = 3 OFFSET 0
+) AS held
+WHERE project_id = $1

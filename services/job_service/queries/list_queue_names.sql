@@ -1,6 +1,6 @@
 -- Lists a project's queues, for routing only: every claim and insert reads the rules that it uses.
 --
--- Index: queues_pkey.
+-- Index: queues_name, the project's range.
 --
 -- $1 project_id
 SELECT

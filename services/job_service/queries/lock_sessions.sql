@@ -5,11 +5,12 @@
 -- this can change until this transaction ends. A session that holds nothing needs no heartbeat: its
 -- clock starts here. A session that another transaction has locked is left out of the answer: it must
 -- not hold up the others.
--- Index: sessions_pkey, jobs_held (one probe a session).
+-- Index: sessions_pkey, jobs_held, one probe a session in each.
 --
 -- $1 project_id, $2 session ids, $3 call ids
 WITH locked AS MATERIALIZED (
     SELECT
+        session.project_id,
         session.session_id,
         session.call_id = ANY($3::uuid[]) AS is_current,
         session.must_heartbeat OR session.draining AS must_wait,
@@ -27,15 +28,20 @@ WITH locked AS MATERIALIZED (
     SET expires_at = clock_timestamp() + session.lease_duration
     FROM locked
     WHERE locked.is_current AND NOT locked.must_wait AND locked.is_empty
-      AND session.project_id = $1 AND session.session_id = locked.session_id
+      AND session.project_id = locked.project_id AND session.session_id = locked.session_id
     RETURNING session.session_id, session.expires_at
 )
 SELECT
-    locked.session_id,
-    locked.is_current,
-    (extract(epoch FROM coalesce(started.expires_at, locked.expires_at)) * 1000000)::bigint AS expires_at,
-    locked.is_current
-        AND NOT locked.must_wait
-        AND (locked.is_empty OR locked.expires_at > clock_timestamp()) AS may_take
+    session_id,
+    true AS is_current,
+    (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at,
+    true AS may_take
+FROM started
+UNION ALL
+SELECT
+    session_id,
+    is_current,
+    (extract(epoch FROM expires_at) * 1000000)::bigint,
+    is_current AND NOT must_wait AND expires_at > clock_timestamp()
 FROM locked
-LEFT JOIN started ON started.session_id = locked.session_id
+WHERE NOT (is_current AND NOT must_wait AND is_empty)

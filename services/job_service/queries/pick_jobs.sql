@@ -3,7 +3,7 @@
 -- Guarantee: of each open queue the best `per_queue` jobs that are ready, merged by queue priority,
 -- job priority, age and id. A queue that returns `per_queue` rows may have more: what ranks behind
 -- its last row is not certain to be next (`dealing.certain` cuts there).
--- Index: jobs_ready, one range a queue, read in its order.
+-- Index: jobs_ready, one range a queue, read in its order; queues_pkey or queues_name.
 --
 -- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per_queue, $4 rows at most,
 -- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room,

@@ -2,7 +2,7 @@
 --
 -- Guarantee: as `pick_jobs`, for each pair of an open queue and a type, so that a subscription to a
 -- rare type never walks the backlog of the others.
--- Index: jobs_ready_by_type, one range a pair, read in its order.
+-- Index: jobs_ready_by_type, one range a pair, read in its order; queues_pkey or queues_name.
 --
 -- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per pair, $4 rows at most,
 -- $5 jobs to leave out, as they were tried before, $6 job types, $7 queues to leave out, as they have

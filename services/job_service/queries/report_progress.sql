@@ -1,7 +1,7 @@
 -- Stores the progress that workers report with their heartbeats.
 --
 -- Guarantee: only the holder of the current lease changes it.
--- Index: jobs_pkey, one probe a job.
+-- Index: jobs_pkey, one probe a job (the list is made as in `finish_jobs`).
 --
 -- $1 project_id, $2 job ids (ascending), $3 lease sequences, $4 progress (JSON)
 UPDATE taskforge.jobs AS job

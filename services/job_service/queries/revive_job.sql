@@ -1,10 +1,10 @@
 -- Brings a failed job back from history, ready at once.
 --
 -- Guarantee: the row leaves history in the statement that puts it among the waiting ones, so it is
--- always in exactly one of the two; the counts change with it. A settle that was answered before stays
--- answered until the next lease. No row: it is not FAILED, its attempts
--- are used up, its queue is deleted, or a dead-letter queue has a job for it.
--- Index: job_history_key, one probe a partition.
+-- always in exactly one of the two; the counts change with it. The settle that failed it stays
+-- answered until the next lease. No row: it is not FAILED, its attempts are used up, its queue is
+-- deleted, or a dead-letter queue has a job for it.
+-- Index: job_history_key, one probe a partition; queues_pkey.
 --
 -- $1 project_id, $2 job id, $3 attempts to add (integer)
 WITH gone AS (
@@ -12,9 +12,11 @@ WITH gone AS (
     WHERE job.project_id = $1 AND job.id = $2 AND job.status = 5
       AND job.dead_letter_job_id IS NULL
       AND job.attempt_count < job.max_attempts + $3::integer AND job.max_attempts + $3::integer <= 100
-      AND EXISTS (
-        SELECT FROM taskforge.queues AS queue
-        WHERE queue.project_id = $1 AND queue.id = job.queue_id AND queue.deleted_at IS NULL
+      AND (
+        -- No EXISTS: as a join it may come first, and then there is a probe for each queue.
+        SELECT queue.deleted_at IS NULL
+        FROM taskforge.queues AS queue
+        WHERE queue.project_id = $1 AND queue.id = job.queue_id
       )
     RETURNING job.*
 ), made AS (

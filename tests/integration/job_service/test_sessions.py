@@ -209,7 +209,7 @@ async def test_several_sessions_are_judged_each_by_itself(database: Database) ->
     rows = await lock_sessions(
         database.hot, DEFAULT_PROJECT_ID, sessions, [call for call in calls if call]
     )
-    assert [row["session_id"] for row in rows] == sorted(sessions)
+    assert len(rows) == len(sessions)
     assert {row["session_id"]: (row["is_current"], row["may_take"]) for row in rows} == {
         fresh: (True, True),
         expired: (True, False),

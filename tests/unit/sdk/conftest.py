@@ -1,14 +1,19 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
+import grpc_testing
 import pytest
+from tests.unit.sdk.fake_channel import Server
 from tests.unit.sdk.fake_job_service import PATIENCE, FakeJobService, FakeStream, Working, soon
 
+from taskforge.v1 import job_service_pb2 as jobs
+from taskforge.v1 import queue_service_pb2 as queues
 from taskforge.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
-from taskforge_sdk import Worker
+from taskforge_sdk import BlockingClient, RetryPolicy, Worker
 
 
 @pytest.fixture
@@ -54,3 +59,25 @@ def working(service: FakeJobService) -> Working:
                 await running
 
     return work
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    descriptors = [
+        jobs.DESCRIPTOR.services_by_name["JobService"],
+        queues.DESCRIPTOR.services_by_name["QueueService"],
+    ]
+    channel = grpc_testing.channel(descriptors, grpc_testing.strict_real_time())
+    with ThreadPoolExecutor(1) as threads:
+        yield Server(channel, threads)
+
+
+@pytest.fixture
+def blocking_client(server: Server) -> Iterator[BlockingClient]:
+    with BlockingClient(
+        queue_channel=server.channel,
+        job_channel=server.channel,
+        project_id="p",
+        retry=RetryPolicy(initial=0.001, maximum=0.002),
+    ) as client:
+        yield client

@@ -4,11 +4,9 @@ import asyncio
 
 import pytest
 from tests.unit.sdk.fake_job_service import (
-    LEASE_LOST,
     UNAVAILABLE,
     FakeJobService,
     Working,
-    answer,
     happens,
     lease,
     soon,
@@ -59,17 +57,16 @@ async def test_a_lease_stays_listed_until_its_settle_was_answered(
         await service.heartbeat_listing("t2")
 
 
-async def test_no_heartbeat_is_sent_while_nothing_is_held(
+async def test_a_worker_that_holds_nothing_speaks_too(
     service: FakeJobService, working: Working, worker: Worker
 ) -> None:
-    @worker.job("work")
-    async def work(job: JobContext) -> None:
-        pass
+    worker.job("work")(lambda job: None)
 
     async with working(worker):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):  # six intervals
-                await service.heartbeats.get()
+        heartbeats = [await soon(service.heartbeats) for _ in range(3)]
+
+    assert [list(each.held) for each in heartbeats] == [[], [], []]
+    assert [each.sequence for each in heartbeats] == [1, 2, 3]
 
 
 async def test_progress_travels_once_and_the_last_wins(
@@ -229,34 +226,6 @@ async def test_reconnect_opens_another_stream_of_the_same_session_over_a_new_con
 
     assert second.request == stream.request
     assert second.peer != stream.peer
-
-
-async def test_a_lost_stream_is_followed_by_heartbeats_although_nothing_is_held(
-    service: FakeJobService, working: Working, worker: Worker
-) -> None:
-    worker.job("work")(lambda job: None)
-
-    async with working(worker) as stream:
-        stream.end(UNAVAILABLE)
-        await soon(service.streams)
-        heartbeats = [await soon(service.heartbeats) for _ in range(3)]
-
-    assert [list(each.held) for each in heartbeats] == [[], [], []]
-    assert [each.sequence for each in heartbeats] == [1, 2, 3]
-
-
-async def test_a_session_that_lost_its_last_lease_speaks_once_more(
-    service: FakeJobService, working: Working, worker: Worker
-) -> None:
-    @worker.job("work")
-    async def work(job: JobContext) -> None:
-        pass
-
-    service.on_settle = [lambda _: answer(LEASE_LOST)]
-    async with working(worker) as stream:
-        stream.send(lease("t1"))
-        await soon(service.settle_calls)
-        await service.heartbeat_listing()
 
 
 async def test_an_empty_heartbeat_is_repeated_until_it_is_answered(
