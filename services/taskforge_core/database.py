@@ -23,9 +23,15 @@ __all__ = ["Database", "connect_direct", "translate_database_error"]
 
 log = structlog.get_logger(__name__)
 
-_HOT_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+_HOT_PLANS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 """Every hot statement finds its rows by an index, row by row. A plan that was made while a table
-was small and is kept while it grows must do so too: else a batch may read the whole table."""
+was small and is kept while it grows must do so too: else a batch may read the whole table, or, by a
+bitmap, all of a queue that it needs the first rows of."""
 
 _READY_TIMEOUT = 3.0
 _CLOSE_TIMEOUT = 5.0
