@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _HOT_PLANS = {
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_sort": "off",

@@ -27,13 +27,17 @@ from taskforge_sdk.models import (
     FailedAttempt,
     Job,
     JobCounts,
+    JobOrigin,
     JobStats,
     JobStatus,
     NewJob,
+    PriorityDelays,
+    PurgeResult,
     Queue,
     QueueSettings,
     QueueStats,
     SettingsChange,
+    WorkerInfo,
 )
 from taskforge_sdk.outcomes import Fatal, JobCancelled, Retry, Snooze
 from taskforge_sdk.retrying import RetryPolicy
@@ -55,6 +59,7 @@ __all__ = [
     "JobCancelled",
     "JobContext",
     "JobCounts",
+    "JobOrigin",
     "JobStats",
     "JobStatus",
     "JsonText",
@@ -63,6 +68,8 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "PreconditionFailed",
+    "PriorityDelays",
+    "PurgeResult",
     "Queue",
     "QueueSettings",
     "QueueStats",
@@ -77,4 +84,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Worker",
+    "WorkerInfo",
 ]

@@ -39,11 +39,16 @@ class Call(Generic[Result]):
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[Request, Response]):
-    """An RPC; `repeatable` where doing it twice leaves and answers the same as doing it once."""
+    """An RPC; `repeatable` where doing it twice leaves what doing it once leaves.
+
+    `seconds`: how long one attempt may take at most where it goes through many jobs; None: the
+    client's timeout, or less, as for every RPC that ends soon.
+    """
 
     service: Service
     name: str
     repeatable: bool
+    seconds: float | None = None
 
     def call(self, request: Request, decode: Callable[[Response], Result]) -> Call[Result]:
         """Bind a request and the reading of its answer."""
@@ -103,6 +108,17 @@ GET_QUEUE_STATS: Final[Rpc[queues.GetQueueStatsRequest, queues.GetQueueStatsResp
     Service.QUEUES, "GetQueueStats", repeatable=True
 )
 
+# They go through all of a queue's jobs, thousands a second. A purge that is done again removes the
+# rest of what was asked for. A second redrive would take max_jobs once more, at a pace of its own,
+# and take back anew what has failed since.
+_LONG: Final = 600.0
+PURGE_QUEUE: Final[Rpc[queues.PurgeQueueRequest, queues.PurgeQueueResponse]] = Rpc(
+    Service.QUEUES, "PurgeQueue", repeatable=True, seconds=_LONG
+)
+REDRIVE_JOBS: Final[Rpc[queues.RedriveJobsRequest, queues.RedriveJobsResponse]] = Rpc(
+    Service.QUEUES, "RedriveJobs", repeatable=False, seconds=_LONG
+)
+
 # Creations carry a request_id always, so that a second returns what the first made.
 CREATE_JOB: Final[Rpc[jobs.CreateJobRequest, jobs.CreateJobResponse]] = Rpc(
     Service.JOBS, "CreateJob", repeatable=True
@@ -125,10 +141,16 @@ CANCEL_JOB: Final[Rpc[jobs.CancelJobRequest, jobs.CancelJobResponse]] = Rpc(
 RETRY_JOB: Final[Rpc[jobs.RetryJobRequest, jobs.RetryJobResponse]] = Rpc(
     Service.JOBS, "RetryJob", repeatable=False
 )
+UPDATE_WORKER: Final[Rpc[jobs.UpdateWorkerRequest, jobs.UpdateWorkerResponse]] = Rpc(
+    Service.JOBS, "UpdateWorker", repeatable=True
+)
+LIST_WORKERS: Final[Rpc[jobs.ListWorkersRequest, jobs.ListWorkersResponse]] = Rpc(
+    Service.JOBS, "ListWorkers", repeatable=True
+)
 
 ALL: Final[tuple[Rpc[Any, Any], ...]] = (
     CREATE_QUEUE, GET_QUEUE, LIST_QUEUES, UPDATE_QUEUE, DELETE_QUEUE, PAUSE_QUEUE, RESUME_QUEUE,
-    GET_QUEUE_STATS, CREATE_JOB, BATCH_CREATE_JOBS, GET_JOB, LIST_JOBS, GET_JOB_STATS, CANCEL_JOB,
-    RETRY_JOB,
+    GET_QUEUE_STATS, PURGE_QUEUE, REDRIVE_JOBS, CREATE_JOB, BATCH_CREATE_JOBS, GET_JOB, LIST_JOBS,
+    GET_JOB_STATS, CANCEL_JOB, RETRY_JOB, UPDATE_WORKER, LIST_WORKERS,
 )  # fmt: skip
 """Every RPC that the clients call."""

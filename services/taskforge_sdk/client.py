@@ -10,10 +10,11 @@ from typing import Any, Concatenate, ParamSpec, Self
 import grpc
 import grpc.aio
 
-from taskforge_sdk import channels, requests
+from taskforge_sdk import channels
 from taskforge_sdk.calls import Batch, Call, Item, Listing, Result
 from taskforge_sdk.connecting import Connected
 from taskforge_sdk.errors import TaskForgeError, from_rpc_error
+from taskforge_sdk.requests import jobs, queues, workers
 
 P = ParamSpec("P")
 
@@ -115,23 +116,28 @@ class Client(Caller):
     """The asynchronous client of both services.
 
     Its methods take and return the SDK's values and raise TaskForgeError alone. `timeout` is the
-    most that a call takes, its repetitions included (default 30 s); `project_id` is needed only
+    most that a call takes, its repetitions included (default 30 s); only `purge_queue` and
+    `redrive_jobs`, which go through many jobs, may take 10 minutes. `project_id` is needed only
     where there is more than one project. Channels given as arguments are not closed by the client.
     Use it in one event loop, as `async with Client() as client: …`.
     """
 
-    create_queue = unary(requests.create_queue)
-    get_queue = unary(requests.get_queue)
-    list_queues = listing(requests.list_queues)
-    update_queue = unary(requests.update_queue)
-    pause_queue = unary(requests.pause_queue)
-    resume_queue = unary(requests.resume_queue)
-    delete_queue = unary(requests.delete_queue)
-    queue_stats = unary(requests.queue_stats)
-    create_job = unary(requests.create_job)
-    create_jobs = batched(requests.create_jobs)
-    get_job = unary(requests.get_job)
-    list_jobs = listing(requests.list_jobs)
-    job_stats = unary(requests.job_stats)
-    cancel_job = unary(requests.cancel_job)
-    retry_job = unary(requests.retry_job)
+    create_queue = unary(queues.create_queue)
+    get_queue = unary(queues.get_queue)
+    list_queues = listing(queues.list_queues)
+    update_queue = unary(queues.update_queue)
+    pause_queue = unary(queues.pause_queue)
+    resume_queue = unary(queues.resume_queue)
+    delete_queue = unary(queues.delete_queue)
+    queue_stats = unary(queues.queue_stats)
+    purge_queue = unary(queues.purge_queue)
+    redrive_jobs = unary(queues.redrive_jobs)
+    create_job = unary(jobs.create_job)
+    create_jobs = batched(jobs.create_jobs)
+    get_job = unary(jobs.get_job)
+    list_jobs = listing(jobs.list_jobs)
+    job_stats = unary(jobs.job_stats)
+    cancel_job = unary(jobs.cancel_job)
+    retry_job = unary(jobs.retry_job)
+    list_workers = listing(workers.list_workers)
+    update_worker = unary(workers.update_worker)

@@ -48,7 +48,12 @@ class Connected(Generic[Channel]):
         raise NotImplementedError
 
     def _attempts(self, call: Call[Result]) -> Attempts:
-        return Attempts(self._retry, repeatable=call.rpc.repeatable, timeout=self._timeout)
+        return Attempts(
+            self._retry,
+            repeatable=call.rpc.repeatable,
+            timeout=self._timeout,
+            seconds=call.rpc.seconds,
+        )
 
     def _stub(self, service: Service) -> QueueServiceStub | JobServiceStub:
         with self._opening:

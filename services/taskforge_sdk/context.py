@@ -10,6 +10,7 @@ from taskforge.v1 import job_pb2
 from taskforge_sdk import conversion, documents
 from taskforge_sdk.errors import invalid
 from taskforge_sdk.holding import Held, Stop
+from taskforge_sdk.models import JobOrigin
 from taskforge_sdk.outcomes import JobCancelled
 
 MAX_PROGRESS_BYTES: Final = 16 * 1024
@@ -80,6 +81,14 @@ class JobContext:
     def created_at(self) -> datetime:
         """When the job was created, by the database's clock."""
         return conversion.moment(self._job.created_at)
+
+    @property
+    def origin(self) -> JobOrigin | None:
+        """The failed job for which this one was made in a dead-letter queue; None for any other.
+
+        Kept when the job is redriven.
+        """
+        return conversion.origin(self._job)
 
     @property
     def traceparent(self) -> str:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskforge.v1 import job_pb2, job_service_pb2, queue_pb2, queue_service_pb2
@@ -16,6 +17,7 @@ _DURATION_FIELDS: Final = frozenset(
     for field in queue_pb2.QueueSettings.DESCRIPTOR.fields
     if field.message_type is Duration.DESCRIPTOR
 )
+_DELAY_FIELDS: Final = tuple(field.name for field in queue_pb2.PriorityDelays.DESCRIPTOR.fields)
 
 
 def seconds_of(span: models.Span, field: str) -> float:
@@ -65,9 +67,22 @@ def settings_message(
             continue
         if name in _DURATION_FIELDS:
             getattr(message, name).CopyFrom(duration_of(value, f"settings.{name}"))
+        elif name == "delay_by_priority":
+            message.delay_by_priority.CopyFrom(_delays_message(value))
         else:
             setattr(message, name, value)
     return message
+
+
+def _delays_message(delays: models.PriorityDelays) -> queue_pb2.PriorityDelays:
+    """The delays that are given; none at all is a message too, and means the contract's delays."""
+    spans = {name: getattr(delays, name) for name in _DELAY_FIELDS}
+    return queue_pb2.PriorityDelays(
+        **{
+            name: duration_of(span, f"settings.delay_by_priority.{name}")
+            for name, span in spans.items()
+        }
+    )
 
 
 def job_spec(job: models.NewJob) -> job_pb2.JobSpec:
@@ -99,6 +114,8 @@ def queue(message: queue_pb2.Queue) -> models.Queue:
         is_active=message.is_active,
         created_at=moment(message.created_at),
         updated_at=moment(message.updated_at),
+        accepts_jobs=message.accepts_jobs,
+        resume_at=moment(message.resume_at) if message.HasField("resume_at") else None,
     )
 
 
@@ -107,6 +124,11 @@ def settings(message: queue_pb2.QueueSettings) -> models.QueueSettings:
     values = {field.name: value for field, value in message.ListFields()}
     for name in _DURATION_FIELDS & values.keys():
         values[name] = values[name].ToTimedelta()
+    if "delay_by_priority" in values:
+        delays = values["delay_by_priority"].ListFields()
+        values["delay_by_priority"] = models.PriorityDelays(
+            **{field.name: delay.ToTimedelta() for field, delay in delays}
+        )
     return models.QueueSettings(**values)
 
 
@@ -133,6 +155,13 @@ def queue_stats(message: queue_service_pb2.GetQueueStatsResponse) -> models.Queu
     )
 
 
+def purge_result(message: queue_service_pb2.PurgeQueueResponse) -> models.PurgeResult:
+    """What a purge removed, or would remove."""
+    return models.PurgeResult(
+        cancelled_jobs=message.cancelled_jobs, deleted_jobs=message.deleted_jobs
+    )
+
+
 def job_stats(message: job_service_pb2.GetJobStatsResponse) -> models.JobStats:
     """How many jobs there are."""
     return models.JobStats(
@@ -142,14 +171,7 @@ def job_stats(message: job_service_pb2.GetJobStatsResponse) -> models.JobStats:
 
 def job(message: job_pb2.Job) -> models.Job:
     """A job as the server described it."""
-
-    def when(field: str) -> datetime | None:
-        return moment(times[field]) if field in times else None
-
-    # Asking which fields are set once is cheaper than asking for each of the eight times.
-    times = {
-        field.name: value for field, value in message.ListFields() if isinstance(value, Timestamp)
-    }
+    when = _times(message)
     return models.Job(
         id=message.id,
         queue_id=message.queue_id,
@@ -160,13 +182,13 @@ def job(message: job_pb2.Job) -> models.Job:
         priority=message.priority,
         max_attempts=message.max_attempts,
         attempt_count=message.attempt_count,
-        scheduled_for=when("scheduled_for"),
+        scheduled_for=when.get("scheduled_for"),
         timeout=message.timeout.ToTimedelta() if message.HasField("timeout") else None,
-        timeout_at=when("timeout_at"),
-        created_at=when("created_at"),
-        updated_at=when("updated_at"),
-        started_at=when("started_at"),
-        completed_at=when("completed_at"),
+        timeout_at=when.get("timeout_at"),
+        created_at=when.get("created_at"),
+        updated_at=when.get("updated_at"),
+        started_at=when.get("started_at"),
+        completed_at=when.get("completed_at"),
         worker_id=message.worker_id,
         progress_json=message.progress,
         result_json=message.result,
@@ -174,7 +196,20 @@ def job(message: job_pb2.Job) -> models.Job:
         labels=dict(message.labels),
         traceparent=message.traceparent,
         tracestate=message.tracestate,
-        cancel_requested_at=when("cancel_requested_at"),
+        cancel_requested_at=when.get("cancel_requested_at"),
+        origin=origin(message),
+        dead_letter_job_id=message.dead_letter_job_id,
+    )
+
+
+def origin(message: job_pb2.Job) -> models.JobOrigin | None:
+    """Where a job of a dead-letter queue comes from; None for any other."""
+    if not message.HasField("origin"):
+        return None
+    return models.JobOrigin(
+        job_id=message.origin.job_id,
+        queue_id=message.origin.queue_id,
+        failed_at=moment(message.origin.failed_at),
     )
 
 
@@ -196,3 +231,30 @@ def created_job(message: job_service_pb2.CreatedJob) -> models.CreatedJob:
     if message.HasField("error"):
         return models.CreatedJob(job_id=None, error=from_status(message.error))
     return models.CreatedJob(job_id=message.job_id, error=None)
+
+
+def worker(message: job_service_pb2.Worker) -> models.WorkerInfo:
+    """A worker as the server knows it."""
+    when = _times(message)
+    return models.WorkerInfo(
+        session_id=message.session_id,
+        project_id=message.project_id,
+        worker_id=message.worker_id,
+        max_in_flight=message.max_in_flight,
+        draining=message.draining,
+        connected=message.connected,
+        held_jobs=message.held_jobs,
+        held_job_ids=tuple(message.held_job_ids),
+        created_at=when.get("created_at"),
+        last_heartbeat_at=when.get("last_heartbeat_at"),
+        expires_at=when.get("expires_at"),
+    )
+
+
+def _times(message: Message) -> dict[str, datetime]:
+    """A message's times, by field; those that are not set are missing."""
+    return {
+        field.name: moment(value)
+        for field, value in message.ListFields()
+        if isinstance(value, Timestamp)
+    }

@@ -51,6 +51,20 @@ class AttemptOutcome(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PriorityDelays:
+    """How long new jobs wait before they are ready, by their priority.
+
+    None means the contract's delay: 30 s for `low` (0 to 2), 10 s for `medium` (3 to 5), 5 s for
+    `high` (6 and 7), none for `urgent` (8 and 9).
+    """
+
+    low: timedelta | None = None
+    medium: timedelta | None = None
+    high: timedelta | None = None
+    urgent: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSettings:
     """The rules that a queue's jobs follow; None means the default that the contract states."""
 
@@ -61,6 +75,10 @@ class QueueSettings:
     backoff_multiplier: float | None = None
     retry_jitter: float | None = None
     max_payload_bytes: int | None = None
+    max_concurrent_jobs: int | None = None
+    rate_limit_per_minute: int | None = None
+    dead_letter_queue_id: str | None = None
+    delay_by_priority: PriorityDelays | None = None
 
 
 class SettingsChange(TypedDict, total=False):
@@ -73,11 +91,19 @@ class SettingsChange(TypedDict, total=False):
     backoff_multiplier: float | None
     retry_jitter: float | None
     max_payload_bytes: int | None
+    max_concurrent_jobs: int | None
+    rate_limit_per_minute: int | None
+    dead_letter_queue_id: str | None
+    delay_by_priority: PriorityDelays | None
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Where jobs wait, and the rules that they follow."""
+    """Where jobs wait, and the rules that they follow.
+
+    `accepts_jobs` is False while the queue is paused without `keep_accepting`; `resume_at` is when
+    a paused queue opens by itself, if it does.
+    """
 
     id: str
     project_id: str
@@ -88,6 +114,8 @@ class Queue:
     is_active: bool
     created_at: datetime
     updated_at: datetime
+    accepts_jobs: bool
+    resume_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +159,14 @@ class JobStats:
     counts: JobCounts
 
 
+@dataclass(frozen=True, slots=True)
+class PurgeResult:
+    """How many waiting jobs were cancelled and finished ones deleted, or would be."""
+
+    cancelled_jobs: int
+    deleted_jobs: int
+
+
 @dataclass(frozen=True)
 class FailedAttempt:
     """An attempt that did not succeed."""
@@ -149,9 +185,22 @@ class FailedAttempt:
         return documents.decode(self.detail_json)
 
 
+@dataclass(frozen=True, slots=True)
+class JobOrigin:
+    """The job that failed in another queue, for which a job of a dead-letter queue was made."""
+
+    job_id: str
+    queue_id: str
+    failed_at: datetime
+
+
 @dataclass(frozen=True)
 class Job:
-    """A piece of work, as it stood when the server answered. Times are the database's."""
+    """A piece of work, as it stood when the server answered. Times are the database's.
+
+    `origin` says where a job of a dead-letter queue comes from, also after it was redriven;
+    `dead_letter_job_id` names the job that was made for this one when it failed, if one was.
+    """
 
     id: str
     queue_id: str
@@ -177,6 +226,8 @@ class Job:
     traceparent: str
     tracestate: str
     cancel_requested_at: datetime | None
+    origin: JobOrigin | None
+    dead_letter_job_id: str
 
     @cached_property
     def payload(self) -> Any:
@@ -217,3 +268,24 @@ class CreatedJob:
 
     job_id: str | None
     error: TaskForgeError | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker process as the server knows it: its session, and the jobs that it holds.
+
+    `held_job_ids` are those of the oldest 100; `draining`: it gets no more jobs; `connected`: its
+    stream is open; `expires_at`: when its leases end unless a heartbeat comes.
+    """
+
+    session_id: str
+    project_id: str
+    worker_id: str
+    max_in_flight: int
+    draining: bool
+    connected: bool
+    held_jobs: int
+    held_job_ids: tuple[str, ...]
+    created_at: datetime | None
+    last_heartbeat_at: datetime | None
+    expires_at: datetime | None

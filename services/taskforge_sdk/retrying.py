@@ -64,19 +64,33 @@ class RetryPolicy:
 
 
 class Attempts:
-    """The attempts at one call: how long each may take, and the wait after one that failed."""
+    """The attempts at one call: how long each may take, and the wait after one that failed.
 
-    __slots__ = ("_deadline", "_failures", "_policy", "_repeatable")
+    `seconds`: how long an attempt may take at least, where the work itself is long. That does not
+    make the client wait longer for a server that is away: no repetition begins after the timeout.
+    """
 
-    def __init__(self, policy: RetryPolicy, *, repeatable: bool, timeout: float) -> None:
+    __slots__ = ("_deadline", "_failures", "_policy", "_repeatable", "_seconds")
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        *,
+        repeatable: bool,
+        timeout: float,
+        seconds: float | None = None,
+    ) -> None:
         self._policy = policy
         self._repeatable = repeatable
+        self._seconds = seconds
         self._deadline = time.monotonic() + timeout
         self._failures = 0
 
     def timeout(self) -> float:
         """Seconds that the next attempt may take."""
         time_left = max(0.0, self._deadline - time.monotonic())
+        if self._seconds is not None:
+            return max(time_left, self._seconds)
         return self._policy.timeout_of_attempt(repeatable=self._repeatable, time_left=time_left)
 
     def wait_after(self, error: TaskForgeError) -> float:

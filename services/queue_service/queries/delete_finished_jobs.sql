@@ -6,10 +6,13 @@
 -- Index: job_history_key, one probe a job, of the partition of its day.
 --
 -- $1 project_id, $2 job ids, $3 when they ended (aligned)
-WITH gone AS (
+WITH named AS MATERIALIZED (
+    SELECT $1::uuid AS project_id, given.*
+    FROM unnest($2::uuid[], $3::timestamptz[]) AS given (id, completed_at)
+), gone AS (
     DELETE FROM taskforge.job_history AS job
-    USING unnest($2::uuid[], $3::timestamptz[]) AS named (id, completed_at)
-    WHERE job.project_id = $1
+    USING named
+    WHERE job.project_id = named.project_id
       AND job.id = named.id
       AND job.completed_at = named.completed_at
     RETURNING job.queue_id, job.status

@@ -3,11 +3,12 @@
 --
 -- Guarantee: the rows and the counts of both queues change together; a running job is never touched.
 -- The origin queue's row is locked against its deletion until this transaction ends, so a job goes
--- back only to a queue that is there, and a deletion that waited for this counts it.
+-- back only to a queue that is there, and a deletion that waited for this counts it. A settle that was
+-- answered before stays answered until the next lease (last_seq, last_status).
 -- After $4 jobs that were taken back before, the i-th is ready ($4 + i) / jobs_per_second after $5,
 -- counted from zero; without a pace ($6 is NULL), at once.
--- Index: jobs_pkey, two probes a job; queues_pkey. The queue is looked at after the lock: as a
--- condition of the probe it would invite the planner to walk an index that begins with it.
+-- Index: jobs_pkey, two probes a job; queues_pkey. What else a row must be is looked at after its
+-- lock: as a condition of the probe it would invite the planner to walk another index.
 --
 -- $1 project_id, $2 queue id, $3 job ids (the order of their turns), $4 jobs taken back before,
 -- $5 beginning of the first turn, $6 jobs per second
@@ -21,25 +22,28 @@ WITH locked AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) AS job
 ), chosen AS MATERIALIZED (
-    SELECT locked.turn, locked.id, locked.status, locked.origin_queue_id, origin.max_retries
+    SELECT
+        locked.turn, locked.id, locked.status, locked.origin_queue_id,
+        origin.max_retries, origin.deleted_at
     FROM locked
     CROSS JOIN LATERAL (
-        SELECT queue.max_retries
+        SELECT queue.max_retries, queue.deleted_at
         FROM taskforge.queues AS queue
-        WHERE queue.project_id = $1
-          AND queue.id = locked.origin_queue_id
-          AND queue.deleted_at IS NULL
+        WHERE queue.project_id = $1 AND queue.id = locked.origin_queue_id
         FOR SHARE
     ) AS origin
     WHERE locked.queue_id = $2 AND locked.origin_queue_id <> $2
-), timed AS (
+), moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
+), timed AS MATERIALIZED (
     SELECT
         chosen.*,
         moment.now,
         $5::timestamptz
             + (($4::bigint + row_number() OVER (ORDER BY chosen.turn) - 1)
                * interval '1 second' / $6::double precision) AS due
-    FROM chosen, (SELECT clock_timestamp() AS now) AS moment
+    FROM chosen, moment
+    WHERE chosen.deleted_at IS NULL
 ), moved AS (
     UPDATE taskforge.jobs AS job
     SET queue_id = timed.origin_queue_id,
@@ -48,8 +52,6 @@ WITH locked AS MATERIALIZED (
         attempt_count = 0,
         undelivered_count = 0,
         max_attempts = coalesce(timed.max_retries, 2) + 1,
-        last_seq = NULL,
-        last_status = NULL,
         updated_at = timed.now
     FROM timed
     WHERE job.project_id = $1 AND job.id = timed.id

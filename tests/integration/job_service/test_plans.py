@@ -42,6 +42,9 @@ SESSIONS = 200
 HELD = 10
 """Leases a session has."""
 
+ANY_SIZE = 16 * 1024 * 1024
+"""No job is too large for the claims here."""
+
 PARTITIONS = 9
 """Of the history: the days that the migration makes, and the one for the rest."""
 
@@ -54,6 +57,9 @@ SELECT '{PROJECT}'::uuid, gen_random_uuid(), 'q' || i, CASE WHEN i = 0 THEN 5 EL
 FROM generate_series(0, {QUEUES - 1}) AS i
 UNION ALL
 SELECT '{OTHER_PROJECT}'::uuid, gen_random_uuid(), 'q' || i, 5 FROM generate_series(0, 99) AS i;
+
+UPDATE taskforge.queues SET max_concurrent_jobs = 5, rate_limit_per_minute = 60
+WHERE name = 'q7' AND project_id = '{PROJECT}';
 
 INSERT INTO taskforge.sessions (project_id, session_id, lease_duration, expires_at, call_id,
     call_is_stream, call_is_open, server_id, max_in_flight)
@@ -114,6 +120,7 @@ class Sample:
     held: list[tuple[str, int]] = field(default_factory=lambda: [(str(uuid4()), 1)] * 50)
     ended: list[tuple[str, int]] = field(default_factory=lambda: [(str(uuid4()), 1)] * 50)
     failed: UUID = field(default_factory=uuid4)
+    limited: UUID = field(default_factory=uuid4)
 
 
 async def draw(pool: "asyncpg.Pool[Any]") -> Sample:
@@ -137,6 +144,11 @@ async def draw(pool: "asyncpg.Pool[Any]") -> Sample:
         call_ids=[call for _, call in sessions],
         held=sorted(held),
         ended=sorted(ended),
+        limited=(
+            await some(
+                f"SELECT id FROM taskforge.queues {own} AND max_concurrent_jobs IS NOT NULL", 1
+            )
+        )[0],
         failed=(await some(f"SELECT id FROM taskforge.job_history {own} AND status = 5", 1))[0],
     )
 
@@ -179,7 +191,15 @@ def pick(per_source: int, limit: int, *job_types: str, of: str = "all", tried: i
     async def call(executor: Executor, sample: Sample) -> object:
         queue_ids = {"all": None, "some": sample.queue_ids, "backlog": [sample.backlog]}[of]
         return await queries.pick_jobs(
-            executor, PROJECT, queue_ids, per_source, limit, sample.waiting[:tried], job_types
+            executor,
+            PROJECT,
+            queue_ids,
+            per_source,
+            limit,
+            sample.waiting[:tried],
+            job_types,
+            sample.queue_ids[:1] if of == "all" and tried else (),
+            ANY_SIZE,
         )
 
     return call
@@ -188,7 +208,15 @@ def pick(per_source: int, limit: int, *job_types: str, of: str = "all", tried: i
 def claim(count: int) -> Call:
     async def call(executor: Executor, sample: Sample) -> object:
         ids, sessions = sample.waiting[:count], (sample.session_ids * 3)[:count]
-        return await queries.claim_jobs(executor, PROJECT, ids, sessions, ["worker"] * count)
+        return await queries.claim_jobs(
+            executor,
+            PROJECT,
+            ids,
+            sessions,
+            ["worker"] * count,
+            [sample.backlog, *sample.queue_ids],
+            (),
+        )
 
     return call
 
@@ -226,7 +254,16 @@ CASES: dict[str, Case] = {
     "close_call": Case(
         lambda e, s: queries.close_call(e, PROJECT, s.session_ids[0], s.call_ids[0]), 1
     ),
-    "read_call": Case(lambda e, s: queries.read_call(e, PROJECT, s.session_ids[0]), 1),
+    "read_session": Case(lambda e, s: queries.read_session(e, PROJECT, s.session_ids[0]), 1, 1),
+    "update_session": Case(
+        lambda e, s: queries.update_session(e, PROJECT, s.session_ids[0], 5, None), 1
+    ),
+    "read_room": Case(lambda e, s: queries.read_room(e, PROJECT, [s.limited]), 6, 1),
+    "record_starts": Case(
+        lambda e, s: queries.record_starts(e, PROJECT, [s.limited], [3], 1),
+        1,
+        conflicts=frozenset({"queue_starts_pkey"}),
+    ),
     "list_held_leases": Case(
         lambda e, s: queries.list_held_leases(e, PROJECT, s.session_ids), 20 * HELD, 20 * HELD
     ),

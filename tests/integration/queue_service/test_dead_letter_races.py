@@ -41,7 +41,7 @@ def send(replica: Replica, queue: str, target: UUID) -> Coroutine[Any, Any, queu
 async def turn(
     database: Database, *, succeeds: bool = True
 ) -> AsyncIterator[tuple[AsyncConnection, int]]:
-    """Another call that has the project's turn: its transaction, ended behind the block, and pid."""
+    """Another call that has the project's turn: its transaction, ended at last, and pid."""
     async with database.engine.connect() as connection:
         await lock_dead_letters(connection, DEFAULT_PROJECT_ID)
         pid: int = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()

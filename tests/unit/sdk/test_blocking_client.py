@@ -19,10 +19,13 @@ from taskforge_sdk import (
     InvalidRequest,
     JobStatus,
     NotFound,
+    PurgeResult,
     QueueSettings,
     RetryPolicy,
     Unavailable,
 )
+
+FINISHED = [JobStatus.FAILED, JobStatus.SUCCEEDED]
 
 
 def test_a_queue_is_made_as_described_and_comes_back_in_pythons_types(
@@ -114,6 +117,8 @@ def test_a_request_id_of_the_users_is_kept(server: Server, blocking_client: Bloc
         ("CreateQueue", lambda client: client.create_queue("emails")),
         ("DeleteQueue", lambda client: client.delete_queue("emails")),
         ("RetryJob", lambda client: client.retry_job("j1")),
+        ("RedriveJobs", lambda client: client.redrive_jobs("dead", max_jobs=5)),
+        ("RedriveJobs", lambda client: client.redrive_jobs("dead", dry_run=True)),
     ],
 )
 def test_what_cannot_be_done_twice_is_never_repeated(
@@ -138,11 +143,14 @@ def test_what_cannot_be_done_twice_is_never_repeated(
         ("ResumeQueue", queues.ResumeQueueResponse(), lambda client: client.resume_queue("q")),
         ("GetQueueStats", queues.GetQueueStatsResponse(), lambda client: client.queue_stats("q")),
         ("UpdateQueue", queues.UpdateQueueResponse(), lambda c: c.update_queue("q", priority=1)),
+        ("PurgeQueue", queues.PurgeQueueResponse(), lambda c: c.purge_queue("q", FINISHED)),
         ("GetJob", jobs.GetJobResponse(), lambda client: client.get_job("j")),
         ("GetJobStats", jobs.GetJobStatsResponse(), lambda client: client.job_stats()),
         ("CancelJob", jobs.CancelJobResponse(), lambda client: client.cancel_job("j")),
         ("ListJobs", jobs.ListJobsResponse(), lambda client: list(client.list_jobs())),
         ("ListQueues", queues.ListQueuesResponse(), lambda client: list(client.list_queues())),
+        ("ListWorkers", jobs.ListWorkersResponse(), lambda client: list(client.list_workers())),
+        ("UpdateWorker", jobs.UpdateWorkerResponse(), lambda c: c.update_worker("s")),
     ],
 )
 def test_what_may_be_done_twice_is_repeated_when_there_was_no_answer(
@@ -158,6 +166,56 @@ def test_what_may_be_done_twice_is_repeated_when_there_was_no_answer(
     done(call)
 
     assert first == second
+
+
+def test_a_purge_says_what_it_removed(server: Server, client: BlockingClient) -> None:
+    call = server.during(lambda: client.purge_queue("emails", FINISHED))
+    request = server.answer(
+        "PurgeQueue", queues.PurgeQueueResponse(cancelled_jobs=1, deleted_jobs=2)
+    )
+
+    assert done(call) == PurgeResult(cancelled_jobs=1, deleted_jobs=2)
+    assert (request.project_id, request.queue, request.dry_run) == ("p", "emails", False)
+
+
+def test_a_redrive_says_how_many_jobs_went_back(server: Server, client: BlockingClient) -> None:
+    call = server.during(
+        lambda: client.redrive_jobs(
+            "dead",
+            job_type="send",
+            origin_queue="emails",
+            max_jobs=5,
+            jobs_per_second=2,
+            dry_run=True,
+        )
+    )
+    request = server.answer("RedriveJobs", queues.RedriveJobsResponse(redriven_jobs=4))
+
+    assert done(call) == 4
+    assert request == queues.RedriveJobsRequest(
+        project_id="p",
+        queue="dead",
+        job_type="send",
+        origin_queue="emails",
+        max_jobs=5,
+        jobs_per_second=2,
+        dry_run=True,
+    )
+
+
+def test_workers_are_listed_and_changed(server: Server, client: BlockingClient) -> None:
+    listing = server.during(lambda: [worker.worker_id for worker in client.list_workers()])
+    for name, token in (("a", "n"), ("b", "")):
+        page = jobs.ListWorkersResponse(workers=[jobs.Worker(worker_id=name)])
+        page.next_page_token = token
+        server.answer("ListWorkers", page)
+    assert done(listing) == ["a", "b"]
+
+    change = server.during(lambda: client.update_worker("s", draining=True))
+    changed = jobs.UpdateWorkerResponse(worker=jobs.Worker(session_id="s", draining=True))
+    request = server.answer("UpdateWorker", changed)
+    assert done(change).draining
+    assert (request.project_id, request.session_id) == ("p", "s")
 
 
 def test_a_refusal_is_raised_at_once_with_its_reason(

@@ -22,6 +22,7 @@ from taskforge_sdk import (
     BlockingClient,
     Client,
     DeadlineExceeded,
+    JobStatus,
     NewJob,
     PreconditionFailed,
     RetryPolicy,
@@ -37,6 +38,7 @@ class Services(JobServiceServicer, QueueServiceServicer):
     def __init__(self) -> None:
         self.errors: list[status_pb2.Status] = []
         self.requests: list[Any] = []
+        self.seconds_left: list[float] = []
 
     async def _seen(self, request: Any, context: Context) -> None:
         self.requests.append(request)
@@ -72,6 +74,20 @@ class Services(JobServiceServicer, QueueServiceServicer):
     ) -> queues.PauseQueueResponse:
         await self._seen(request, context)
         return queues.PauseQueueResponse(queue=queue_pb2.Queue(name=request.queue))
+
+    async def PurgeQueue(
+        self, request: queues.PurgeQueueRequest, context: Context
+    ) -> queues.PurgeQueueResponse:
+        self.seconds_left.append(context.time_remaining())
+        await self._seen(request, context)
+        return queues.PurgeQueueResponse(deleted_jobs=7)
+
+    async def RedriveJobs(
+        self, request: queues.RedriveJobsRequest, context: Context
+    ) -> queues.RedriveJobsResponse:
+        self.seconds_left.append(context.time_remaining())
+        await self._seen(request, context)
+        return queues.RedriveJobsResponse(redriven_jobs=3)
 
 
 @pytest.fixture
@@ -159,6 +175,18 @@ async def test_a_closed_client_opens_again_when_it_is_used(
     queue = await client.pause_queue("emails")
 
     assert queue.name == "emails"
+
+
+async def test_what_goes_through_many_jobs_has_ten_minutes_in_each_attempt(
+    client: Client, services: Services
+) -> None:
+    services.errors = [UNAVAILABLE]
+    purged = await client.purge_queue("emails", [JobStatus.FAILED])
+    redriven = await client.redrive_jobs("dead")
+
+    assert (purged.deleted_jobs, redriven) == (7, 3)
+    assert len(services.seconds_left) == 3
+    assert all(590 < left < 610 for left in services.seconds_left)
 
 
 def test_deadlines_are_an_absence_of_answers() -> None:

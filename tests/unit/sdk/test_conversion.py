@@ -9,8 +9,12 @@ from taskforge_sdk import (
     AttemptOutcome,
     InvalidRequest,
     JobCounts,
+    JobOrigin,
     JobStatus,
+    PriorityDelays,
+    PurgeResult,
     QueueSettings,
+    WorkerInfo,
     conversion,
     models,
 )
@@ -41,6 +45,10 @@ def test_the_values_have_the_contracts_fields() -> None:
         return {name.removesuffix("_json") for name in value.__dataclass_fields__}  # type: ignore[attr-defined]
 
     assert names(models.Queue) == fields(queue_pb2.Queue)
+    assert names(PriorityDelays) == fields(queue_pb2.PriorityDelays)
+    assert names(JobOrigin) == fields(job_pb2.JobOrigin)
+    assert names(WorkerInfo) == fields(job_service_pb2.Worker)
+    assert names(PurgeResult) == fields(queue_service_pb2.PurgeQueueResponse)
     assert names(QueueSettings) == fields(queue_pb2.QueueSettings)
     assert names(models.Job) == fields(job_pb2.Job)
     assert names(models.NewJob) == fields(job_pb2.JobSpec)
@@ -94,10 +102,50 @@ def test_settings_go_there_and_back() -> None:
         backoff_multiplier=1.5,
         retry_jitter=0.0,
         max_payload_bytes=1,
+        max_concurrent_jobs=2,
+        rate_limit_per_minute=3,
+        dead_letter_queue_id="0192a000-0000-7000-8000-000000000001",
+        delay_by_priority=PriorityDelays(low=timedelta(minutes=1), urgent=timedelta(0)),
     )
     assert conversion.settings(conversion.settings_message(settings)) == settings
-    unset = QueueSettings()
-    assert conversion.settings(conversion.settings_message(unset)) == unset
+    for plain in (QueueSettings(), QueueSettings(delay_by_priority=PriorityDelays())):
+        assert conversion.settings(conversion.settings_message(plain)) == plain
+
+
+def test_a_queue_says_how_it_is_paused() -> None:
+    message = queue_pb2.Queue(name="emails", accepts_jobs=True)
+    queue = conversion.queue(message)
+    assert (queue.is_active, queue.accepts_jobs, queue.resume_at) == (False, True, None)
+    message.resume_at.FromDatetime(NOON)
+    assert conversion.queue(message).resume_at == NOON
+
+
+def test_a_job_says_where_it_comes_from_and_what_was_made_for_it() -> None:
+    plain = conversion.job(job_pb2.Job(id="j1"))
+    assert (plain.origin, plain.dead_letter_job_id) == (None, "")
+    message = job_pb2.Job(id="j2", dead_letter_job_id="j3")
+    message.origin.job_id, message.origin.queue_id = "j1", "q1"
+    message.origin.failed_at.FromDatetime(NOON)
+    job = conversion.job(message)
+    assert job.origin == JobOrigin(job_id="j1", queue_id="q1", failed_at=NOON)
+    assert job.dead_letter_job_id == "j3"
+
+
+def test_a_worker_comes_with_what_it_holds_and_the_times_that_it_has() -> None:
+    message = job_service_pb2.Worker(
+        session_id="s",
+        project_id="p",
+        worker_id="host:1",
+        max_in_flight=8,
+        draining=True,
+        connected=True,
+        held_jobs=2,
+        held_job_ids=["j1", "j2"],
+    )
+    message.created_at.FromDatetime(NOON)
+    assert conversion.worker(message) == WorkerInfo(
+        "s", "p", "host:1", 8, True, True, 2, ("j1", "j2"), NOON, None, None
+    )
 
 
 def test_counts_add_up() -> None:

@@ -88,6 +88,21 @@ def test_one_attempt_of_a_repeatable_call_does_not_use_up_the_whole_timeout() ->
     assert RetryPolicy(max_attempts=1).timeout_of_attempt(repeatable=True, time_left=30) == 30
 
 
+@pytest.mark.parametrize("policy", [POLICY, RetryPolicy(max_attempts=1)])
+def test_long_work_has_its_time_in_each_attempt(policy: RetryPolicy) -> None:
+    assert Attempts(policy, repeatable=True, timeout=30, seconds=600).timeout() == 600
+    patient = Attempts(policy, repeatable=False, timeout=1000, seconds=600)
+    assert 990 < patient.timeout() <= 1000
+
+
+def test_long_work_is_not_begun_again_after_the_timeout() -> None:
+    over = Attempts(POLICY, repeatable=True, timeout=1e-9, seconds=600)
+    with pytest.raises(Unavailable):
+        over.wait_after(Unavailable("silence"))
+    in_time = Attempts(POLICY, repeatable=True, timeout=30, seconds=600)
+    assert in_time.wait_after(Unavailable("silence")) > 0
+
+
 def test_attempts_end_with_the_error_that_is_not_to_be_repeated() -> None:
     attempts = Attempts(POLICY, repeatable=True, timeout=30)
     assert 0 < attempts.timeout() <= 10
