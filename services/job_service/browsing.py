@@ -12,7 +12,19 @@ from uuid import UUID
 
 import orjson
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import CTE, ColumnElement, Select, Text, cast, func, select, true, tuple_, union
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Select,
+    Text,
+    cast,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+    union,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from job_service.conversion import stored_job
@@ -183,19 +195,21 @@ def _page(
         .subquery()
     )
     order = (merged.c.created_at.desc(), merged.c.id.desc())
-    size = (
-        merged.c.payload_bytes
-        + func.coalesce(func.octet_length(cast(merged.c.result, Text)), 0)
-        + func.octet_length(cast(merged.c.attempts, Text))
+    # Everything that can be large. The rest of a thousand jobs fits between a page's limit and a
+    # message's.
+    size = merged.c.payload_bytes + sum(
+        func.coalesce(func.octet_length(cast(merged.c[document], Text)), 0)
+        for document in ("progress", "result", "attempts", "labels")
     )
     sized = select(
         merged,
-        (func.sum(size).over(order_by=order) - size).label("bytes_before"),
+        func.sum(size).over(order_by=order).label("page_bytes"),
+        func.row_number().over(order_by=order).label("place"),
         func.count().over().label("found"),
     ).subquery()
     return (
         select(sized)
-        .where(sized.c.bytes_before < MAX_PAGE_BYTES)
+        .where(or_(sized.c.page_bytes <= MAX_PAGE_BYTES, sized.c.place == 1))
         .order_by(sized.c.created_at.desc(), sized.c.id.desc())
     )
 
