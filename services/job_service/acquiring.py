@@ -47,8 +47,11 @@ class Acquirer:
             self._calls.close(demand)
 
     def _sent(self, demand: Demand, taken: list[Leased], context: Context) -> None:
-        """The call is over; a client that left before its answer has none of the leases."""
-        if context.cancelled():
+        """The call is over; a client that left before its answer was sent has none of the leases.
+
+        gRPC counts such a call as not done; `cancelled` tells of the server's own cancelling only.
+        """
+        if not context.done():
             self._returner.give_back(demand.project_id, taken, Undelivered())
 
     async def _first_job(self, demand: Demand, wait_seconds: float) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from job_service.dealing import certain, deal
 from job_service.demanding import Demand, Leased, Subscription
-from job_service.leasing import BUSY_SESSION_SECONDS, Claimed, Claimer, Hand, Picked
+from job_service.leasing import BUSY_SESSION_SECONDS, Claimed, Claimer, Hand
 from taskforge_core.loops import Loop
 from taskforge_core.notifications import Notifier
 
@@ -138,13 +138,14 @@ class Group:
                 return False
             claimed = await self._claim(hands)
             full |= claimed.full
-            taken = {leased.id for _, leased in claimed.leases}
-            tried += _lost_to_others(hands, taken, full)
-            if len(taken) == len(hands) and not more_may_follow and len(picked) < wanted:
+            # The pass goes on behind what others have.
+            tried += claimed.lost
+            took_all = len(claimed.leases) == len(hands)
+            if took_all and not more_may_follow and len(picked) < wanted:
                 return False
             if more_may_follow:
                 per_source *= 4
-        if len(taken) == len(hands):
+        if took_all:
             return True
         # Others claim the same jobs at the same time: step aside for a moment.
         self._wake_in(random.uniform(0.002, BUSY_QUEUE_SECONDS))
@@ -186,21 +187,6 @@ class Group:
 
     def _wake_in(self, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self._loop.wake)
-
-
-def _lost_to_others(
-    hands: Sequence[tuple[Picked, Demand]], taken: set[UUID], full: set[UUID]
-) -> list[UUID]:
-    """The candidates that another claim has, or had: the pass goes on behind them.
-
-    Not those of queues without room, which are left out whole, nor those whose call turned out to
-    take nothing: they are still the best for the others.
-    """
-    return [
-        job.id
-        for job, demand in hands
-        if job.id not in taken and job.queue_id not in full and demand.may_take
-    ]
 
 
 def _log_failure(one_pass: "asyncio.Task[bool]") -> None:

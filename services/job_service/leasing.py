@@ -10,6 +10,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from job_service.conversion import lease
+from job_service.dealing import deal
 from job_service.demanding import Demand, Leased, Subscription
 from job_service.queries import claim_jobs, lock_sessions, pick_jobs
 from job_service.rationing import record, take_ration, within
@@ -58,6 +59,8 @@ class Claimed:
     """Queues that had no room for all of the claim's candidates."""
     busy: frozenset[UUID]
     """Queues with limits that another claim held; among `full` too."""
+    lost: list[UUID]
+    """Candidates that another claim has, or had."""
 
 
 class Claimer:
@@ -115,35 +118,41 @@ class Claimer:
                 [demand.call_id for demand in demands.values()],
             )
             expiries = _admit(sessions, demands)
-            admitted = [hand for hand in hands if hand[1].session_id in expiries]
-            allowed, full = within(ration, [picked for picked, _ in admitted])
+            if len(expiries) < len(demands):
+                # What was dealt to those who may take nothing is still the best for the others.
+                admitted = [each for each in demands.values() if each.session_id in expiries]
+                hands = deal([picked for picked, _ in hands], admitted)
+            allowed, full = within(ration, [picked for picked, _ in hands])
             ids = {picked.id for picked in allowed}
-            admitted = [hand for hand in admitted if hand[0].id in ids]
+            hands = [hand for hand in hands if hand[0].id in ids]
             rows: list[Record] = []
-            if admitted:
+            if hands:
                 rows = await claim_jobs(
                     connection,
                     project_id,
-                    [picked.id for picked, _ in admitted],
-                    [demand.session_id for _, demand in admitted],
-                    [demand.worker_id for _, demand in admitted],
-                    sorted({picked.queue_id for picked, _ in admitted}),
+                    [picked.id for picked, _ in hands],
+                    [demand.session_id for _, demand in hands],
+                    [demand.worker_id for _, demand in hands],
+                    sorted({picked.queue_id for picked, _ in hands}),
                     sorted(ration.locked),
                 )
                 await record(connection, project_id, ration, rows)
         by_id = {row["id"]: row for row in rows}
         project = str(project_id)
         leases = []
-        for picked, demand in admitted:
+        lost = []
+        for picked, demand in hands:
             # In the order in which they were dealt, not the one in which they were locked.
             row = by_id.get(str(picked.id))
-            if row is not None:
+            if row is None:
+                lost.append(picked.id)
+            else:
                 lease_seq = row["lease_seq"]
                 token = encode_token(demand.token_head, row["id"], lease_seq)
                 demand.hold(lease_seq, token, row["payload_bytes"])
                 message = lease(row, project, token, expiries[demand.session_id])
                 leases.append((demand, Leased(picked.id, lease_seq, message)))
-        return Claimed(leases, full, ration.busy)
+        return Claimed(leases, full, ration.busy, lost)
 
 
 def _admit(sessions: Sequence[Record], demands: dict[UUID, Demand]) -> dict[UUID, int]:

@@ -1,4 +1,4 @@
-"""Queues and jobs as JSON for scripts: what `--json` prints.
+"""Queues, jobs and workers as JSON for scripts: what `--json` prints.
 
 The keys are those of the contract; a duration is a number of seconds and says so in its key. A key
 is always there: what is not set is null. Times are ISO 8601 in UTC. A payload, result, progress or
@@ -11,7 +11,18 @@ from typing import Any
 
 import orjson
 
-from taskforge_sdk import FailedAttempt, Job, JobCounts, JobStats, Queue, QueueStats
+from taskforge_sdk import (
+    FailedAttempt,
+    Job,
+    JobCounts,
+    JobOrigin,
+    JobStats,
+    PriorityDelays,
+    PurgeResult,
+    Queue,
+    QueueStats,
+    WorkerInfo,
+)
 
 
 def to_json(document: dict[str, Any]) -> str:
@@ -29,6 +40,8 @@ def queue_document(queue: Queue) -> dict[str, Any]:
         "description": queue.description,
         "priority": queue.priority,
         "is_active": queue.is_active,
+        "accepts_jobs": queue.accepts_jobs,
+        "resume_at": _time(queue.resume_at),
         "settings": {
             "max_retries": settings.max_retries,
             "timeout_seconds": _seconds(settings.timeout),
@@ -37,6 +50,10 @@ def queue_document(queue: Queue) -> dict[str, Any]:
             "backoff_multiplier": settings.backoff_multiplier,
             "retry_jitter": settings.retry_jitter,
             "max_payload_bytes": settings.max_payload_bytes,
+            "max_concurrent_jobs": settings.max_concurrent_jobs,
+            "rate_limit_per_minute": settings.rate_limit_per_minute,
+            "dead_letter_queue_id": settings.dead_letter_queue_id,
+            "delay_by_priority": _delays(settings.delay_by_priority),
         },
         "created_at": _time(queue.created_at),
         "updated_at": _time(queue.updated_at),
@@ -56,6 +73,15 @@ def queue_stats_document(stats: QueueStats) -> dict[str, Any]:
         "total": stats.counts.total,
         "counts": _counts(stats.counts),
         "oldest_ready_age_seconds": _seconds(stats.oldest_ready_age),
+    }
+
+
+def purge_document(result: PurgeResult, *, dry_run: bool) -> dict[str, Any]:
+    """What a purge removed, or would remove."""
+    return {
+        "cancelled_jobs": result.cancelled_jobs,
+        "deleted_jobs": result.deleted_jobs,
+        "dry_run": dry_run,
     }
 
 
@@ -95,12 +121,58 @@ def job_document(job: Job) -> dict[str, Any]:
         "labels": dict(job.labels),
         "traceparent": job.traceparent or None,
         "tracestate": job.tracestate or None,
+        "origin": _origin(job.origin),
+        "dead_letter_job_id": job.dead_letter_job_id or None,
     }
 
 
 def jobs_document(jobs: Iterable[Job]) -> dict[str, Any]:
     """A list of jobs."""
     return {"jobs": [job_document(job) for job in jobs]}
+
+
+def worker_document(worker: WorkerInfo) -> dict[str, Any]:
+    """A worker with the ids of the oldest 100 jobs that it holds."""
+    return {
+        "session_id": worker.session_id,
+        "project_id": worker.project_id,
+        "worker_id": worker.worker_id,
+        "max_in_flight": worker.max_in_flight,
+        "draining": worker.draining,
+        "connected": worker.connected,
+        "held_jobs": worker.held_jobs,
+        "held_job_ids": list(worker.held_job_ids),
+        "created_at": _time(worker.created_at),
+        "last_heartbeat_at": _time(worker.last_heartbeat_at),
+        "expires_at": _time(worker.expires_at),
+    }
+
+
+def workers_document(workers: Iterable[WorkerInfo]) -> dict[str, Any]:
+    """A list of workers."""
+    return {"workers": [worker_document(worker) for worker in workers]}
+
+
+def _delays(delays: PriorityDelays | None) -> dict[str, float | None] | None:
+    """Null: no job waits; a band that is null waits as the contract says."""
+    if delays is None:
+        return None
+    return {
+        "low_seconds": _seconds(delays.low),
+        "medium_seconds": _seconds(delays.medium),
+        "high_seconds": _seconds(delays.high),
+        "urgent_seconds": _seconds(delays.urgent),
+    }
+
+
+def _origin(origin: JobOrigin | None) -> dict[str, Any] | None:
+    if origin is None:
+        return None
+    return {
+        "job_id": origin.job_id,
+        "queue_id": origin.queue_id,
+        "failed_at": _time(origin.failed_at),
+    }
 
 
 def _attempt(attempt: FailedAttempt) -> dict[str, Any]:

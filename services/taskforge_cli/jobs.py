@@ -1,7 +1,7 @@
 """`taskforge job …`: putting jobs in, and seeing what became of them."""
 
 import enum
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Annotated
 
@@ -9,7 +9,6 @@ import typer
 
 from taskforge_cli import documents, rendering
 from taskforge_cli.connecting import job_calls
-from taskforge_cli.failures import usage_error
 from taskforge_cli.options import (
     AsJson,
     CreatedFrom,
@@ -18,13 +17,14 @@ from taskforge_cli.options import (
     Labels,
     Limit,
     PageSize,
+    QueueName,
     ScheduledFrom,
     ScheduledTo,
     Timeout,
     duration_option,
     time_option,
 )
-from taskforge_cli.parsing import parse_labels, read_payload
+from taskforge_cli.parsing import parse_labels, point_in_time, read_payload
 from taskforge_sdk import Job, JobStatus
 
 app = typer.Typer(help="Create jobs, and see what became of them.")
@@ -45,7 +45,7 @@ class Status(enum.StrEnum):
 
 @app.command()
 def create(
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name or id.")],
+    queue: QueueName,
     job_type: Annotated[str, typer.Argument(metavar="TYPE", help="What kind of work it is.")],
     payload: Annotated[
         str,
@@ -78,7 +78,7 @@ def create(
     """Create a job. Once this returns, the job is on disk."""
     document = read_payload(payload)
     labels = parse_labels(label or [])
-    scheduled_for = _schedule(delay, at)
+    scheduled_for = point_in_time(delay, at, "--delay", "--at")
     with job_calls(job_address) as client:
         job = client.create_job(
             queue,
@@ -198,17 +198,6 @@ def stats(
         rendering.print_json(documents.job_stats_document(found))
     else:
         rendering.print_job_counts(queue or "the project", found.counts)
-
-
-def _schedule(delay: timedelta | None, at: datetime | None) -> datetime | None:
-    if delay is None:
-        return at
-    if at is not None:
-        raise usage_error("--delay and --at exclude each other")
-    try:
-        return datetime.now(UTC) + delay
-    except OverflowError:
-        raise usage_error("--delay is too long") from None
 
 
 def _show(job: Job, as_json: bool, line: str) -> None:

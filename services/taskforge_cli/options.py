@@ -8,6 +8,8 @@ import typer
 
 from taskforge_cli.parsing import parse_duration, parse_time
 
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name or id.")]
+
 QueueAddress = Annotated[
     str | None,
     typer.Option(

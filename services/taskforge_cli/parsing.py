@@ -1,8 +1,9 @@
-"""Values of options: durations, times, labels and JSON documents."""
+"""Values of options: durations, times, delays, labels and JSON documents."""
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from taskforge_cli.failures import usage_error
 from taskforge_core.settings import Duration
-from taskforge_sdk import JsonText
+from taskforge_sdk import JsonText, PriorityDelays
 
+_BANDS = tuple(field.name for field in fields(PriorityDelays))
+_BANDS_WRITTEN = ",".join(f"{band}=10s" for band in _BANDS)
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
 
@@ -34,6 +37,37 @@ def parse_time(text: str) -> datetime:
         raise typer.BadParameter(
             f"{text!r} is no time: write it as 2026-12-31T18:00:00+01:00"
         ) from None
+
+
+def parse_delays(text: str) -> PriorityDelays:
+    """`low=1m,urgent=500ms`, each by a band of priorities; `on` for the contract's own delays."""
+    delays: dict[str, timedelta] = {}
+    for pair in [] if text == "on" else text.split(","):
+        band, _, delay = pair.strip().partition("=")
+        if band not in _BANDS or band in delays:
+            raise typer.BadParameter(
+                f"{text!r} names no delays: write some of {_BANDS_WRITTEN}, or on"
+            )
+        delays[band] = parse_duration(delay)
+    return PriorityDelays(**delays)
+
+
+def point_in_time(
+    after: timedelta | None, at: datetime | None, after_option: str, at_option: str
+) -> datetime | None:
+    """The time that one of two options gives: so long from now, or itself.
+
+    Raises:
+        CommandError: Both are given, or there is no such time.
+    """
+    if after is None:
+        return at
+    if at is not None:
+        raise usage_error(f"{after_option} and {at_option} exclude each other")
+    try:
+        return datetime.now(UTC) + after
+    except OverflowError:
+        raise usage_error(f"{after_option} is too long") from None
 
 
 def parse_labels(pairs: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Queues and jobs as tables for people, on stdout."""
+"""Queues, jobs and workers as tables for people, on stdout."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from taskforge_cli.documents import to_json
-from taskforge_sdk import Job, JobCounts, JobStatus, Queue, QueueSettings, QueueStats
+from taskforge_sdk import (
+    Job,
+    JobCounts,
+    JobOrigin,
+    JobStatus,
+    PriorityDelays,
+    Queue,
+    QueueSettings,
+    QueueStats,
+    WorkerInfo,
+)
 
 _STYLES = {
     JobStatus.PENDING: "cyan",
@@ -65,24 +75,29 @@ def print_queues(queues: Sequence[Queue]) -> None:
         table.add_row(
             Text(queue.name),
             str(queue.priority),
-            _state(queue.is_active),
+            _queue_state(queue),
             format_time(queue.created_at),
             Text(queue.description),
         )
     print_rich(table)
 
 
-def print_queue(queue: Queue) -> None:
-    """A queue with all that is known of it."""
+def print_queue(queue: Queue, *, dead_letter_queue: Queue | None = None) -> None:
+    """A queue with all that is known of it, and its dead-letter queue by its name too."""
+    dead_letters = queue.settings.dead_letter_queue_id or "(none)"
+    if dead_letter_queue is not None:
+        dead_letters = f"{dead_letter_queue.name} ({dead_letter_queue.id})"
     rows: list[tuple[str, str | Text]] = [
         ("Queue", queue.name),
         ("Id", queue.id),
-        ("State", _state(queue.is_active)),
+        ("State", _queue_state(queue)),
+        *([("Resumes", format_time(queue.resume_at))] if queue.resume_at else []),
         ("Priority", str(queue.priority)),
         ("Description", queue.description or "-"),
         ("Created", format_time(queue.created_at)),
         ("Updated", format_time(queue.updated_at)),
         *_settings_rows(queue.settings),
+        ("Dead-letter queue", dead_letters),
     ]
     _print_pairs(rows)
 
@@ -148,9 +163,30 @@ def print_job(job: Job) -> None:
         ("Cancel asked", format_time(job.cancel_requested_at)),
         ("Completed", format_time(job.completed_at)),
         ("Trace", job.traceparent),
+        ("Origin", "" if job.origin is None else _origin(job.origin)),
+        ("Dead-letter job", job.dead_letter_job_id),
     ]
     _print_pairs([(name, value) for name, value in rows if value])
     _print_history(job)
+
+
+def print_workers(workers: Sequence[WorkerInfo]) -> None:
+    """A table of workers."""
+    if not workers:
+        print_line("There is no worker.")
+        return
+    table = _table("SESSION", "WORKER", "STATE", "HELD", "AT MOST", "HEARTBEAT", "LEASES END")
+    for worker in workers:
+        table.add_row(
+            worker.session_id,
+            Text(worker.worker_id or "-"),
+            _worker_state(worker),
+            str(worker.held_jobs),
+            str(worker.max_in_flight),
+            format_time(worker.last_heartbeat_at) or "-",
+            format_time(worker.expires_at) or "-",
+        )
+    print_rich(table)
 
 
 def format_time(time: datetime | None) -> str:
@@ -222,7 +258,25 @@ def _settings_rows(settings: QueueSettings) -> list[tuple[str, str | Text]]:
         ("Backoff multiplier", number(settings.backoff_multiplier, "(2)")),
         ("Retry jitter", number(settings.retry_jitter, "(0.1)")),
         ("Max payload bytes", number(settings.max_payload_bytes, "(262,144)")),
+        ("Max concurrent jobs", number(settings.max_concurrent_jobs, "(no limit)")),
+        ("Rate limit per minute", number(settings.rate_limit_per_minute, "(no limit)")),
+        ("Delay by priority", _delays(settings.delay_by_priority)),
     ]
+
+
+def _delays(delays: PriorityDelays | None) -> str:
+    if delays is None:
+        return "(none)"
+    bands = (
+        ("low", delays.low, "(30 s)"),
+        ("medium", delays.medium, "(10 s)"),
+        ("high", delays.high, "(5 s)"),
+        ("urgent", delays.urgent, "(0 ms)"),
+    )
+    return ", ".join(
+        f"{band} {default if delay is None else format_duration(delay)}"
+        for band, delay, default in bands
+    )
 
 
 def _counts_rows(counts: JobCounts) -> list[tuple[str, str | Text]]:
@@ -250,12 +304,30 @@ def _table(*columns: str) -> Table:
     """A table whose cells are never cut: ids and names are there to be copied."""
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "ID")
+        table.add_column(column, overflow="fold", no_wrap=column in {"ID", "SESSION"})
     return table
 
 
 def _state(is_active: bool) -> Text:
     return Text("active", style="green") if is_active else Text("paused", style="yellow")
+
+
+def _queue_state(queue: Queue) -> Text:
+    if queue.is_active or not queue.accepts_jobs:
+        return _state(queue.is_active)
+    return Text("paused, takes new jobs", style="yellow")
+
+
+def _worker_state(worker: WorkerInfo) -> Text:
+    words = "connected" if worker.connected else "no stream"
+    if worker.draining:
+        return Text(f"{words}, draining", style="yellow")
+    return Text(words, style="green" if worker.connected else "")
+
+
+def _origin(origin: JobOrigin) -> str:
+    failed = format_time(origin.failed_at)
+    return f"job {origin.job_id} of queue {origin.queue_id}, failed {failed}"
 
 
 def _status(status: JobStatus) -> Text:

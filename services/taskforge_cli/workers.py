@@ -1,25 +1,22 @@
-"""`taskforge worker …`: running a worker that a module defines."""
+"""`taskforge worker …`: running a worker that a module defines, and seeing who works."""
 
 import importlib
 import sys
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from taskforge_cli import documents, rendering
 from taskforge_cli.configuration import load_settings
-from taskforge_cli.connecting import refusal
+from taskforge_cli.connecting import job_calls, refusal
 from taskforge_cli.failures import CommandError, usage_error
-from taskforge_cli.options import JobAddress, duration_option
+from taskforge_cli.options import AsJson, JobAddress, Limit, PageSize, duration_option
 from taskforge_sdk import TaskForgeError, Worker
 
-app = typer.Typer(help="Run workers.")
-
-
-@app.callback()
-def _workers() -> None:
-    """Run workers."""  # a group, although it has one command
+app = typer.Typer(help="Run workers, and see and steer those that run.")
 
 
 @app.command()
@@ -80,6 +77,57 @@ def run(
         loaded.run_forever()
     except TaskForgeError as error:
         raise refusal(error, "job", settings.job_address) from error
+
+
+@app.command("list")
+def list_(
+    limit: Limit = 1000,
+    page_size: PageSize = None,
+    job_address: JobAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the workers: who is connected, and how many jobs each holds."""
+    with job_calls(job_address) as client:
+        listed = client.list_workers(page_size=min(limit, 1000) if page_size is None else page_size)
+        workers = list(islice(listed, limit))
+    if as_json:
+        rendering.print_json(documents.workers_document(workers))
+    else:
+        rendering.print_workers(workers)
+
+
+@app.command()
+def update(
+    session: Annotated[
+        str, typer.Argument(metavar="SESSION", help="The worker's session, as the list shows it.")
+    ],
+    max_in_flight: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="How many jobs it may hold at once, until it connects anew.",
+            show_default=False,
+        ),
+    ] = None,
+    drain: Annotated[
+        bool | None,
+        typer.Option("--drain/--resume", help="Give it no more jobs, or jobs again."),
+    ] = None,
+    job_address: JobAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change how many jobs a running worker gets; what it holds it finishes."""
+    if max_in_flight is None and drain is None:
+        raise usage_error("there is nothing to change: give --max-in-flight, --drain or --resume")
+    with job_calls(job_address) as client:
+        worker = client.update_worker(session, max_in_flight=max_in_flight, draining=drain)
+    if as_json:
+        rendering.print_json(documents.worker_document(worker))
+    else:
+        label = worker.worker_id or worker.session_id
+        most = f"may hold {worker.max_in_flight:,} at once"
+        what = "gets no more jobs" if worker.draining else f"gets jobs, and {most}"
+        rendering.print_line(f"The worker {label} {what}.")
 
 
 def load_worker(reference: str) -> Worker:

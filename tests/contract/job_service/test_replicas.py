@@ -81,6 +81,45 @@ async def test_a_job_that_a_replica_cannot_serve_itself_is_told_to_the_other(
 
 
 @told_only
+async def test_a_worker_for_other_types_does_not_swallow_the_word(
+    replica: JobReplica, other_replica: JobReplica, database: Database
+) -> None:
+    """Where a job was made there is a stream of its queue that wants jobs, but not this one."""
+    await insert_queue(database.hot, "emails")
+    async with (
+        lease_stream(replica.stub, job_types=["print"]) as near,
+        lease_stream(replica.stub, max_in_flight_bytes=1) as narrow,
+        lease_stream(other_replica.stub, job_types=["send"]) as far,
+    ):
+        await replica.until_taking(2)
+        await other_replica.until_taking(1)
+        await create(replica.stub, job_type="shred")
+        await narrow.until_leases(1)
+        for count in range(1, 4):
+            await create(replica.stub, job_type="send")
+            await far.until_leases(count)
+        assert near.leases == []
+
+
+@told_only
+async def test_a_waiting_call_learns_of_a_slot_that_was_freed_elsewhere(
+    replica: JobReplica, other_replica: JobReplica, database: Database
+) -> None:
+    """Its leases went out without a stream, so nobody tells: it looks itself each second."""
+    await insert_queue(database.hot, "emails")
+    await create_all(replica.stub, [spec(payload=str(n)) for n in range(2)])
+    session_id = str(uuid4())
+    [held] = await acquire(replica.stub, session_id, max_in_flight=1)
+    waiting = acquire(replica.stub, session_id, max_in_flight=1, wait=duration(seconds=60))
+    call = asyncio.create_task(waiting)
+    await replica.until_taking(1)
+    await complete(other_replica.stub, held.lease_token)
+    async with asyncio.timeout(10):
+        [lease] = await call
+    assert lease.job.payload == "1"
+
+
+@told_only
 async def test_a_slot_freed_through_one_replica_is_refilled_on_the_others_stream(
     job_stub: JobStub, other_stub: JobStub, database: Database
 ) -> None:

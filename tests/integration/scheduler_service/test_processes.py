@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -118,16 +119,25 @@ async def until_done(database: Database, *names: str) -> None:
     await database.hot.execute(
         "UPDATE jobs SET status = 2, scheduled_for = clock_timestamp() WHERE id = $1", due
     )
+    paused = await insert_queue(
+        database.hot,
+        f"paused {names}",
+        is_active=False,
+        accepts_jobs=False,
+        resume_at=datetime.now(UTC),
+    )
     session_id = await insert_session(database.hot)
     await lease(database.hot, [silent], session_id)
     await database.hot.execute("UPDATE sessions SET expires_at = clock_timestamp()")
 
-    async def ready_and_folded() -> bool:
+    async def all_is_done() -> bool:
         pending = [JobStatus.PENDING] * 2
         unfolded = await database.hot.fetchval("SELECT count(*) FROM queue_deltas")
-        return await statuses(database.hot, [due, silent]) == pending and not unfolded
+        is_open = await database.hot.fetchval("SELECT is_active FROM queues WHERE id = $1", paused)
+        found = await statuses(database.hot, [due, silent])
+        return found == pending and is_open and not unfolded
 
-    await eventually(ready_and_folded, "the scheduler has done its work")
+    await eventually(all_is_done, "the scheduler has done its work")
 
 
 async def test_it_does_all_its_work_and_ends_cleanly(

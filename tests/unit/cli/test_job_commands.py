@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from tests.unit.cli.building import NOON, Taskforge, a_job
 
-from taskforge_sdk import AttemptOutcome, FailedAttempt, JobCounts, JobStats, JobStatus, JsonText
+from taskforge_sdk import (
+    AttemptOutcome,
+    FailedAttempt,
+    JobCounts,
+    JobOrigin,
+    JobStats,
+    JobStatus,
+    JsonText,
+)
 
 
 def test_create_sends_what_was_given_and_prints_the_id(client: Any, taskforge: Taskforge) -> None:
@@ -156,7 +164,30 @@ def test_the_json_of_a_job_has_every_key_and_its_documents_as_they_were_sent(
         "max_attempts", "attempt_count", "scheduled_for", "timeout_seconds", "timeout_at",
         "created_at", "updated_at", "started_at", "completed_at", "cancel_requested_at",
         "worker_id", "progress", "result", "attempts", "labels", "traceparent", "tracestate",
+        "origin", "dead_letter_job_id",
     }  # fmt: skip
+
+
+def test_show_tells_where_a_job_comes_from_and_what_was_made_for_it(
+    client: Any, taskforge: Taskforge
+) -> None:
+    client.get_job.return_value = a_job(
+        origin=JobOrigin("first-job", "first-queue", NOON), dead_letter_job_id="next-job"
+    )
+    words = [line.split() for line in taskforge("job", "show", "some-id").out.splitlines()]
+    origin = "job first-job of queue first-queue, failed 2026-11-24 12:00:00.123 UTC"
+    assert ["Origin", *origin.split()] in words
+    assert ["Dead-letter", "job", "next-job"] in words
+    document = json.loads(taskforge("job", "show", "some-id", "--json").out)
+    assert document["origin"] == {
+        "job_id": "first-job",
+        "queue_id": "first-queue",
+        "failed_at": "2026-11-24T12:00:00.123456Z",
+    }
+    assert document["dead_letter_job_id"] == "next-job"
+    client.get_job.return_value = a_job()
+    document = json.loads(taskforge("job", "show", "some-id", "--json").out)
+    assert (document["origin"], document["dead_letter_job_id"]) == (None, None)
 
 
 def test_a_list_hands_its_filters_on(client: Any, taskforge: Taskforge) -> None:

@@ -80,6 +80,7 @@ def test_a_server_that_does_not_answer_is_out_of_reach(client: Any, taskforge: T
         (("queue", "show"), "Missing argument 'QUEUE'."),
         (("queue", "list", "--limit", "0"), "Invalid value for '--limit'"),
         (("demo", "--path", "/no/such/folder"), "--path: there is no folder /no/such/folder"),
+        (("worker",), "Missing command: see --help."),
         (("worker", "run", "tasks"), "'tasks' is no MODULE:WORKER"),
         (("serve", "mail"), "'mail' is not one of 'queue', 'job', 'scheduler'"),
         (("serve", "scheduler", "--address", "[::]:1"), "the scheduler listens nowhere"),
@@ -124,10 +125,13 @@ def test_the_version_is_that_of_the_package(taskforge: Taskforge) -> None:
 
 def test_every_command_has_help(taskforge: Taskforge) -> None:
     verbs = {
-        "queue": ("create", "list", "show", "update", "pause", "resume", "stats", "delete"),
+        "queue": (
+            "create", "list", "show", "update", "pause", "resume", "stats", "purge", "redrive",
+            "delete",
+        ),
         "job": ("create", "show", "list", "cancel", "retry", "stats"),
-        "worker": ("run",),
-    }
+        "worker": ("run", "list", "update"),
+    }  # fmt: skip
     commands = [("dev",), ("demo",), ("migrate",), ("serve",)]
     for command in [*commands, *((noun, verb) for noun in verbs for verb in verbs[noun])]:
         outcome = taskforge(*command, "--help")

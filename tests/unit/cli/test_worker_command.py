@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
 
 import grpc
 import pytest
-from tests.unit.cli.building import Taskforge
+from tests.unit.cli.building import Taskforge, a_worker
 
 from taskforge_cli.workers import load_worker
 from taskforge_sdk import NotFound, Worker
@@ -116,3 +117,75 @@ def test_an_option_out_of_range_is_a_usage_error(
     outcome = taskforge("worker", "run", "tasks_5:worker", "--concurrency", "0")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "concurrency" in outcome.err
+
+
+def test_the_list_tells_who_works_and_how_much(client: Any, taskforge: Taskforge) -> None:
+    away = a_worker(worker_id="", connected=False, draining=True, last_heartbeat_at=None)
+    client.list_workers.return_value = iter([a_worker(), away])
+    head, first, second = taskforge("worker", "list", "--limit", "5").out.splitlines()
+    client.list_workers.assert_called_once_with(page_size=5)
+    assert head.split()[:4] == ["SESSION", "WORKER", "STATE", "HELD"]
+    assert first.split() == [
+        "0192a000-0000-7000-8000-0000000000ff", "host:7", "connected", "1", "20",
+        "2026-11-24", "12:00:00.123", "UTC", "-",
+    ]  # fmt: skip
+    assert second.split()[1:] == ["-", "no", "stream,", "draining", "1", "20", "-", "-"]
+
+
+def test_the_json_of_a_worker_has_every_key(client: Any, taskforge: Taskforge) -> None:
+    client.list_workers.return_value = iter([a_worker() for _ in range(3)])
+    workers = json.loads(taskforge("worker", "list", "--limit", "2", "--json").out)["workers"]
+    assert workers == 2 * [
+        {
+            "session_id": "0192a000-0000-7000-8000-0000000000ff",
+            "project_id": "00000000-0000-7000-8000-000000000002",
+            "worker_id": "host:7",
+            "max_in_flight": 20,
+            "draining": False,
+            "connected": True,
+            "held_jobs": 1,
+            "held_job_ids": ["0192a000-0000-7000-8000-00000000000a"],
+            "created_at": "2026-11-24T12:00:00.123456Z",
+            "last_heartbeat_at": "2026-11-24T12:00:00.123456Z",
+            "expires_at": None,
+        }
+    ]
+
+
+def test_an_empty_list_of_workers_says_so(client: Any, taskforge: Taskforge) -> None:
+    client.list_workers.return_value = iter([])
+    assert taskforge("worker", "list").out == "There is no worker.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "line"),
+    [
+        (("--drain",), {"draining": True}, "The worker host:7 gets no more jobs."),
+        (
+            ("--resume",),
+            {"draining": False},
+            "The worker host:7 gets jobs, and may hold 20 at once.",
+        ),
+        (
+            ("--max-in-flight", "5"),
+            {"max_in_flight": 5},
+            "The worker host:7 gets jobs, and may hold 5 at once.",
+        ),
+    ],
+)
+def test_an_update_changes_what_is_given(
+    client: Any, taskforge: Taskforge, arguments: tuple[str, ...], change: Any, line: str
+) -> None:
+    client.update_worker.return_value = a_worker(**change)
+    assert taskforge("worker", "update", "some-session", *arguments).out == f"{line}\n"
+    given = {"max_in_flight": None, "draining": None, **change}
+    client.update_worker.assert_called_once_with("some-session", **given)
+    document = json.loads(taskforge("worker", "update", "s", *arguments, "--json").out)
+    assert document.items() >= change.items()
+
+
+def test_an_update_of_nothing_is_a_usage_error(client: Any, taskforge: Taskforge) -> None:
+    outcome = taskforge("worker", "update", "some-session")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "there is nothing to change" in outcome.err
+    client.update_worker.assert_not_called()

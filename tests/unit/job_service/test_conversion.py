@@ -1,5 +1,6 @@
 """Drafts and rows as the contract's messages: whichever way a job is shown, it is the same job."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job_service.conversion import created_job, lease, stored_job, timestamp
+from job_service.demanding import Leased
 from job_service.drafting import Draft, draft
+from job_service.leasing import MESSAGE_OVERHEAD_BYTES
+from job_service.parcelling import measure
 from taskforge.v1 import job_pb2
+from taskforge.v1 import job_service_pb2 as pb
+from taskforge_core.tokens import encode_token, token_head
 
 PROJECT = UUID(int=2)
 QUEUE = UUID(int=7)
@@ -233,3 +239,98 @@ def test_a_failed_job_names_the_one_that_was_made_for_it() -> None:
     assert stored_job(row_of(made)).dead_letter_job_id == ""
     dead = stored_job(row_of(made) | {"dead_letter_job_id": UUID(int=9)})
     assert dead.dead_letter_job_id == str(UUID(int=9))
+
+
+# -- How large a lease's message can be -----------------------------------------------------------
+
+LONGEST = "\U0001f680"
+"""A character of four bytes: limits of texts count characters."""
+
+WIDEST: dict[str, Any] = {
+    "id": str(PROJECT),
+    "queue_id": str(QUEUE),
+    "session_id": SESSION,
+    "lease_seq": 16**15 - 1,
+    "job_type": "x" * 100,
+    "payload": "x" * 1_048_576,
+    "payload_bytes": 1_048_576,
+    "priority": 9,
+    "max_attempts": 100,
+    "attempt_count": 100,
+    "created_at": 253_402_300_799_999_999,
+    "started_at": 253_402_300_799_999_999,
+    "scheduled_for": 253_402_300_799_999_999,
+    "timeout_at": 253_402_300_799_999_999,
+    "timeout": timedelta(days=6, microseconds=999_999),
+    "worker_id": LONGEST * 255,
+    "progress": "x" * 16_384,
+    "labels": json.dumps({f"{n:02}" + LONGEST * 61: LONGEST * 255 for n in range(32)}),
+    "traceparent": "x" * 64,
+    "tracestate": "x" * 512,
+    "origin_job_id": PROJECT,
+    "origin_queue_id": QUEUE,
+    "origin_failed_at": datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+}
+"""A row of `claim_jobs` in which everything is as long as it may be."""
+
+
+def estimate(row: dict[str, Any]) -> int:
+    """What a claim takes its message for: `pick_jobs` measures labels as Postgres writes jsonb."""
+    labels = json.dumps(json.loads(row["labels"] or "null"), ensure_ascii=False)
+    payload_bytes: int = row["payload_bytes"]
+    return (
+        payload_bytes
+        + (len(labels.encode()) if row["labels"] else 0)
+        + len((row["progress"] or "").encode())
+        + MESSAGE_OVERHEAD_BYTES
+    )
+
+
+def message_bytes(row: dict[str, Any]) -> int:
+    """The larger of the two messages that can carry this lease alone, and what it is measured as
+    among others."""
+    token = encode_token(token_head(PROJECT, "f" * 8), str(row["id"]), row["lease_seq"])
+    message = lease(row, str(PROJECT), token, 253_402_300_799_999_999)
+    batch = pb.LeaseBatch(leases=[message])
+    return max(
+        pb.LeaseJobsResponse(leases=batch).ByteSize(),
+        pb.AcquireJobsResponse(leases=[message]).ByteSize(),
+        measure(Leased(PROJECT, row["lease_seq"], message)),
+    )
+
+
+def test_the_estimate_bounds_the_widest_message_that_there_can_be() -> None:
+    assert message_bytes(WIDEST) <= estimate(WIDEST)
+    # And little is given away: else jobs would be kept from those who can take them.
+    assert message_bytes(WIDEST) > estimate(WIDEST) - 512
+
+
+@given(st.sets(st.sampled_from(sorted(set(WIDEST) - {"id", "queue_id", "session_id"}))))
+def test_the_estimate_bounds_every_message(narrow: set[str]) -> None:
+    """Whatever a job has little of, or nothing."""
+    plain: dict[str, Any] = {
+        "lease_seq": 1,
+        "job_type": "x",
+        "payload": "{}",
+        "payload_bytes": 2,
+        "priority": 0,
+        "max_attempts": 1,
+        "attempt_count": 1,
+        "created_at": 0,
+        "started_at": 0,
+        "worker_id": "",
+    }
+    row = WIDEST | {name: plain.get(name) for name in narrow}
+    row["payload_bytes"] = len(row["payload"])
+    assert message_bytes(row) <= estimate(row)
+
+
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=63), st.text(max_size=255), max_size=32),
+    st.text(max_size=255),
+)
+def test_the_estimate_bounds_the_message_whatever_the_texts_are(
+    labels: dict[str, str], worker_id: str
+) -> None:
+    row = WIDEST | {"labels": json.dumps(labels) if labels else None, "worker_id": worker_id}
+    assert message_bytes(row) <= estimate(row)
