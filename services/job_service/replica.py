@@ -3,9 +3,14 @@
 from datetime import timedelta
 from uuid import UUID
 
+import structlog
+
 from job_service.queries import remove_server, renew_server
 from taskforge_core.database import Database
+from taskforge_core.database_errors import DATABASE_EXCEPTIONS
 from taskforge_core.loops import Loop
+
+log = structlog.get_logger(__name__)
 
 RENEW_EVERY = timedelta(seconds=2)
 
@@ -31,6 +36,12 @@ class Replica:
         self._loop.start()
 
     async def leave(self) -> None:
-        """Stop, and remove the row: sessions are told to go elsewhere at once."""
+        """Stop, and remove the row: sessions are told to go elsewhere at once.
+
+        Without a database the row stays, and counts as gone when it is not renewed.
+        """
         await self._loop.stop()
-        await remove_server(self._database.hot, self.server_id)
+        try:
+            await remove_server(self._database.hot, self.server_id)
+        except DATABASE_EXCEPTIONS as error:
+            log.warning("server_not_removed", error=repr(error))
