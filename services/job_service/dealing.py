@@ -105,6 +105,11 @@ def _fits(candidate: Candidate, taker: Taker) -> bool:
     return message_bytes <= taker.max_message_bytes and candidate.id not in taker.unfit
 
 
+def largest_payload(takers: Sequence[Taker]) -> int:
+    """The size beyond which a payload fits into no taker's messages: none larger need be picked."""
+    return max(taker.max_message_bytes for taker in takers) - MESSAGE_OVERHEAD_BYTES
+
+
 def deal(candidates: Sequence[CandidateT], takers: Sequence[TakerT]) -> Deal[CandidateT, TakerT]:
     """Deal candidates, in their order, to the takers in turn.
 

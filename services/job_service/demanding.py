@@ -90,9 +90,14 @@ class Demand:
         return self.is_closed or self.is_replaced or self.is_draining
 
     @property
+    def is_barred(self) -> bool:
+        """It takes no jobs now, whatever room it has."""
+        return self.is_ended or bool(self.paused_until and time.monotonic() < self.paused_until)
+
+    @property
     def credit(self) -> int:
         """How many more jobs it takes now."""
-        if self.is_ended or (self.paused_until and time.monotonic() < self.paused_until):
+        if self.is_barred:
             return 0
         return max(0, self.max_in_flight - len(self.held))
 

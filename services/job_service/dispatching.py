@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from job_service.background import Background
-from job_service.dealing import certain, deal
+from job_service.dealing import certain, deal, largest_payload
 from job_service.demanding import Demand, Leased, Subscription
 from job_service.leasing import Claimer, Hand
 from taskforge_core.loops import Loop
@@ -25,8 +25,12 @@ MIN_PER_SOURCE = 8
 MAX_CANDIDATES = 20_000
 """Candidates that one pick may read over all its queues before it was seen to need more."""
 
-MAX_ROUNDS = 6
-"""Picks in one pass: each goes on behind what the ones before could not get."""
+MAX_ROUNDS = 20
+"""Picks in one pass: each goes on behind what the ones before could not get. So many take longer
+than the claim of a thousand jobs in another replica, of which a call with little room tries few."""
+
+LOCKED_PAUSE_SECONDS = 0.05
+"""When to look again after a pass in which others had locked whatever was tried."""
 
 
 class Group:
@@ -81,23 +85,30 @@ class Group:
             if wanted == 0:
                 return False
             per_source = min(wanted, max(per_source, self._first_per_source(wanted)))
-            picked = await self._claimer.pick(self.subscription, per_source, wanted, tried)
+            picked = await self._claimer.pick(
+                self.subscription, per_source, wanted, tried, largest_payload(takers)
+            )
             self._sources_seen = max(1, len({candidate.source for candidate in picked}))
             sure, was_cut = certain(picked, per_source)
             dealt = deal(sure, takers)
             taken: set[UUID] = set()
             if dealt.hands:
                 taken = await self._claim(dealt.hands)
-            behind = [candidate.id for candidate in dealt.too_large]
-            behind += [job.id for job, _ in dealt.hands if job.id not in taken]
-            tried += behind
-            if not behind and not was_cut and len(picked) < wanted:
+            untaken = [(job, demand) for job, demand in dealt.hands if job.id not in taken]
+            left_over = bool(untaken or dealt.too_large)
+            if not left_over and not was_cut and len(picked) < wanted:
                 return False
-            if not taken and not behind:
+            if not left_over and not taken:
                 # Nobody has the bytes for what comes next.
                 return False
+            tried += [candidate.id for candidate in dealt.too_large]
+            # Others have locked these. But what a call got that may take nothing is dealt anew.
+            tried += [job.id for job, demand in untaken if not demand.is_barred]
             if was_cut:
                 per_source *= 4
+        if not taken:
+            # Whoever has locked all that was tried tells nobody when it is done.
+            asyncio.get_running_loop().call_later(LOCKED_PAUSE_SECONDS, self.loop.wake)
         return bool(taken)
 
     def _takers(self) -> list[Demand]:

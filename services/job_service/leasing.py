@@ -42,8 +42,9 @@ class Claimer:
         per_source: int,
         limit: int,
         tried: Sequence[UUID],
+        largest_payload: int,
     ) -> list[Picked]:
-        """Candidates, best first, without those that were tried before."""
+        """Candidates, best first, without those that were tried before or are too large."""
         rows = await pick_jobs(
             self._database.hot,
             subscription.project_id,
@@ -51,6 +52,7 @@ class Claimer:
             per_source,
             limit,
             tried,
+            largest_payload,
             subscription.job_types,
         )
         typed = bool(subscription.job_types)

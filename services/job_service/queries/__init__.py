@@ -103,6 +103,7 @@ async def pick_jobs(
     per_source: int,
     limit: int,
     tried: Sequence[UUID],
+    largest_payload: int,
     job_types: Sequence[str],
 ) -> list[Record]:
     """See `pick_jobs.sql` and, where `job_types` are given, `pick_jobs_of_types.sql`.
@@ -117,10 +118,11 @@ async def pick_jobs(
             per_source,
             limit,
             tried,
+            largest_payload,
             job_types,
         )
     return await executor.fetch(
-        _statements["pick_jobs"], project_id, queue_ids, per_source, limit, tried
+        _statements["pick_jobs"], project_id, queue_ids, per_source, limit, tried, largest_payload
     )
 
 

@@ -6,7 +6,7 @@
 -- Index: jobs_ready, one range a queue, read in its order; queues_pkey or queues_name.
 --
 -- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per_queue, $4 rows at most,
--- $5 jobs to leave out, as they were tried before
+-- $5 jobs to leave out, as they were tried before, $6 the largest payload (bytes) that is wanted
 SELECT
     job.id,
     queue.id AS queue_id,
@@ -15,7 +15,11 @@ FROM taskforge.queues AS queue
 CROSS JOIN LATERAL (
     SELECT id, priority, created_at, payload_bytes
     FROM taskforge.jobs
-    WHERE project_id = $1 AND queue_id = queue.id AND status = 1 AND id <> ALL($5::uuid[])
+    WHERE project_id = $1
+      AND queue_id = queue.id
+      AND status = 1
+      AND payload_bytes <= $6
+      AND id <> ALL($5::uuid[])
     ORDER BY priority DESC, created_at, id
     LIMIT $3
 ) AS job

@@ -5,14 +5,15 @@
 -- Index: jobs_ready_by_type, one range a pair, read in its order; queues_pkey or queues_name.
 --
 -- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per pair, $4 rows at most,
--- $5 jobs to leave out, as they were tried before, $6 job types
+-- $5 jobs to leave out, as they were tried before, $6 the largest payload (bytes) that is wanted,
+-- $7 job types
 SELECT
     job.id,
     queue.id AS queue_id,
     type.name AS job_type,
     job.payload_bytes
 FROM taskforge.queues AS queue
-CROSS JOIN unnest($6::text[]) AS type (name)
+CROSS JOIN unnest($7::text[]) AS type (name)
 CROSS JOIN LATERAL (
     SELECT id, priority, created_at, payload_bytes
     FROM taskforge.jobs
@@ -20,6 +21,7 @@ CROSS JOIN LATERAL (
       AND queue_id = queue.id
       AND job_type = type.name
       AND status = 1
+      AND payload_bytes <= $6
       AND id <> ALL($5::uuid[])
     ORDER BY priority DESC, created_at, id
     LIMIT $3

@@ -20,6 +20,7 @@ from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.statuses import JobStatus
 
 ALL = 10_000
+ANY_SIZE = 1_048_576
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TYPES = ("send", "print", "shred")
 
@@ -47,10 +48,13 @@ async def picked(
     per_source: int = ALL,
     limit: int = ALL,
     tried: Sequence[UUID] = (),
+    largest_payload: int = ANY_SIZE,
     job_types: Sequence[str] = (),
     project_id: UUID = DEFAULT_PROJECT_ID,
 ) -> list[Record]:
-    return await pick_jobs(database.hot, project_id, queue_ids, per_source, limit, tried, job_types)
+    return await pick_jobs(
+        database.hot, project_id, queue_ids, per_source, limit, tried, largest_payload, job_types
+    )
 
 
 def ids(rows: Sequence[Record]) -> list[UUID]:
@@ -149,7 +153,7 @@ async def test_what_the_claimer_takes_for_certain_is_the_head_of_a_plain_sort(
     subscription = Subscription(DEFAULT_PROJECT_ID, None, job_types)
     for per_source in (1, 2, 4):
         for limit in (1, 5, 20):
-            candidates = await claimer.pick(subscription, per_source, limit, [])
+            candidates = await claimer.pick(subscription, per_source, limit, [], ANY_SIZE)
             sure, was_cut = certain(candidates, per_source)
             assert [each.id for each in sure] == [job.id for job in ready[: len(sure)]]
             assert was_cut == (len(sure) < len(candidates))
@@ -169,6 +173,23 @@ async def test_what_was_tried_is_left_out_and_others_move_up(
     assert ids(rows) == rest[:3]
 
 
+@pytest.mark.parametrize("typed", [False, True])
+async def test_what_is_larger_than_wanted_is_left_out_and_others_move_up(
+    database: Database, typed: bool
+) -> None:
+    queue_id = await insert_queue(database.hot, "q")
+    sizes = [100, 101, 99, 5000, 100]
+    made = [
+        (await insert_jobs(database.hot, queue_id, job_type="send", payload_bytes=size))[0]
+        for size in sizes
+    ]
+    job_types = TYPES if typed else ()
+    rows = await picked(database, largest_payload=100, limit=2, per_source=2, job_types=job_types)
+    assert ids(rows) == [made[0], made[2]]
+    rows = await picked(database, largest_payload=100, job_types=job_types)
+    assert ids(rows) == [made[0], made[2], made[4]]
+
+
 async def test_a_queue_or_type_named_twice_is_picked_once(database: Database) -> None:
     queue_id = await insert_queue(database.hot, "q")
     [job_id] = await insert_jobs(database.hot, queue_id)
@@ -179,8 +200,10 @@ async def test_a_candidate_says_its_source_and_size(database: Database) -> None:
     queue_id = await insert_queue(database.hot, "q")
     [job_id] = await insert_jobs(database.hot, queue_id, job_type="send", payload_bytes=77)
     claimer = Claimer(database)
-    [untyped] = await claimer.pick(Subscription(DEFAULT_PROJECT_ID, None, ()), 1, 1, [])
-    [typed] = await claimer.pick(Subscription(DEFAULT_PROJECT_ID, None, ("send",)), 1, 1, [])
+    [untyped] = await claimer.pick(Subscription(DEFAULT_PROJECT_ID, None, ()), 1, 1, [], ANY_SIZE)
+    [typed] = await claimer.pick(
+        Subscription(DEFAULT_PROJECT_ID, None, ("send",)), 1, 1, [], ANY_SIZE
+    )
     assert (untyped.id, untyped.source, untyped.payload_bytes) == (job_id, (queue_id, None), 77)
     assert (typed.id, typed.source, typed.payload_bytes) == (job_id, (queue_id, "send"), 77)
 
@@ -192,5 +215,5 @@ async def test_a_pick_neither_locks_nor_waits(database: Database) -> None:
         await connection.execute("SELECT FROM taskforge.jobs FOR UPDATE")
         assert ids(await picked(database)) == made
         async with database.hot.acquire() as other, other.transaction():
-            await pick_jobs(other, DEFAULT_PROJECT_ID, None, ALL, ALL, (), ())
+            await pick_jobs(other, DEFAULT_PROJECT_ID, None, ALL, ALL, (), ANY_SIZE, ())
             await connection.execute("DELETE FROM taskforge.jobs")

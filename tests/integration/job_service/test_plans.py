@@ -179,7 +179,14 @@ def pick(per_source: int, limit: int, *job_types: str, of: str = "all", tried: i
     async def call(executor: Executor, sample: Sample) -> object:
         queue_ids = {"all": None, "some": sample.queue_ids, "backlog": [sample.backlog]}[of]
         return await queries.pick_jobs(
-            executor, PROJECT, queue_ids, per_source, limit, sample.waiting[:tried], job_types
+            executor,
+            PROJECT,
+            queue_ids,
+            per_source,
+            limit,
+            sample.waiting[:tried],
+            1_048_576,
+            job_types,
         )
 
     return call
