@@ -32,7 +32,7 @@ MAX_CANDIDATES = 20_000
 BUSY_QUEUE_SECONDS = 0.01
 """When to try a queue with limits again that another claim was counting."""
 
-MAX_ROUNDS = 6
+MAX_ROUNDS = 20
 """Picks in one pass: each goes on behind what the ones before could not get."""
 
 

@@ -78,6 +78,12 @@ def translate_database_error(error: BaseException) -> TaskForgeError:
         # The driver has one class for a closed connection and for its own misuse.
         misused = "another operation" in str(driver_error)
         return _defect() if misused else _unavailable()
+    if isinstance(driver_error, asyncpg.InternalClientError):
+        # Misuse is noticed before this one is raised: then the server has just told an idle
+        # connection that it ends, and the statement met it before it was closed.
+        text = str(driver_error)
+        died = text.startswith("cannot switch to state") or text == "not connected"
+        return _unavailable() if died else _defect()
     if isinstance(driver_error, OSError | TimeoutError | PoolTimeout):
         return _unavailable()
     return _defect()

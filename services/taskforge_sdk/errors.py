@@ -145,6 +145,9 @@ _CLASS_OF_CODE: dict[grpc.StatusCode, type[TaskForgeError]] = {
     grpc.StatusCode.ABORTED: Aborted,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # Never by us: with it gRPC cuts off the calls that cross a server's leaving. A call that its
+    # caller cancels does not come here.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
 }
 

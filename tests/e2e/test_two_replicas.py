@@ -83,22 +83,25 @@ def test_workers_of_two_replicas_never_run_one_of_5000_jobs_twice(
     assert_sessions_went_on(starts, pids)
 
 
-def test_a_worker_goes_on_through_the_other_replica_when_its_own_is_killed(
-    deployment: Deployment, replicas: tuple[Replica, Replica], tmp_path: Path
+@pytest.mark.parametrize("gone", ["killed", "told to leave"])
+def test_clients_go_on_through_the_other_replica_when_theirs_is_gone(
+    gone: str, deployment: Deployment, replicas: tuple[Replica, Replica], tmp_path: Path
 ) -> None:
-    queue, count = f"failing-over-{uuid.uuid4().hex}", 600
-    # What the dead replica had claimed but not sent is ready again after two heartbeats of 3 s.
+    queue, count = f"failing-over-{uuid.uuid4().hex}", 1_200
+    # What a killed replica had claimed but not sent is ready again after two heartbeats of 3 s.
     workers = Workers(tmp_path, queue, lease="9s")
+    [queues] = deployment.of("queue_service")
     # gRPC stays with the first address that takes the connection.
-    addresses = ",".join(replica.address for replica in replicas)
-    with _makers(deployment)[1]() as client:
+    both = f"ipv4:{replicas[0].address},{replicas[1].address}"
+    make_client = partial(BlockingClient, queue_address=queues.address, job_address=both)
+    with make_client() as client:
         queue_id = client.create_queue(queue).id
         with (
-            workers.start(f"ipv4:{addresses}") as worker,
-            Producers(_makers(deployment)[1:] * 2, queue, each=count // 2) as producers,
+            workers.start(both) as worker,
+            Producers([make_client] * 4, queue, each=count // 4) as producers,
         ):
             until(lambda: len(workers.starts()) > count // 10, "jobs run")
-            replicas[0].kill()
+            replicas[0].kill() if gone == "killed" else replicas[0].stop()
             try:
                 producers.join()
                 until_succeeded(client, queue, count)

@@ -45,6 +45,16 @@ CASES: list[tuple[BaseException, type[TaskForgeError], bool, bool]] = [
         False,
         False,
     ),
+    (
+        asyncpg.InternalClientError(
+            "cannot switch to state 11; another operation (2) is in progress"
+        ),
+        Unavailable,
+        False,
+        False,
+    ),
+    (asyncpg.InternalClientError("not connected"), Unavailable, False, False),
+    (asyncpg.InternalClientError(SECRET), Internal, False, False),
     (ConnectionRefusedError(SECRET), Unavailable, False, False),
     (FileNotFoundError(SECRET), Unavailable, False, False),
     (TimeoutError(SECRET), Unavailable, False, False),

@@ -56,6 +56,7 @@ def rpc_error(code: grpc.StatusCode, message: str, details: bytes | None = None)
         (code_pb2.ABORTED, "", Aborted),
         (code_pb2.RESOURCE_EXHAUSTED, "", ResourceExhausted),
         (code_pb2.UNAVAILABLE, "SERVER_DRAINING", Unavailable),
+        (code_pb2.CANCELLED, "", Unavailable),
         (code_pb2.DEADLINE_EXCEEDED, "", DeadlineExceeded),
         (code_pb2.INTERNAL, "INTERNAL", ServerError),
         (code_pb2.UNIMPLEMENTED, "", ServerError),
