@@ -4,6 +4,7 @@
 -- leases until this one has ended. A queue that another claim holds is left out instead of waited
 -- for. What runs must be counted in a later statement: this one's snapshot may be older than the lock.
 -- Queues are locked in the order of the array: give them ascending.
+-- Index: none, as it reads no table.
 --
 -- $1 queue ids
 SELECT queue.id

@@ -15,10 +15,13 @@ WITH locked AS MATERIALIZED (
         session.call_id = ANY($3::uuid[]) AS is_current,
         session.must_heartbeat OR session.draining AS must_wait,
         session.expires_at,
-        NOT EXISTS (
-            SELECT FROM taskforge.jobs AS job
+        -- No NOT EXISTS: it may be planned as a hash of all leases there are.
+        coalesce((
+            SELECT false
+            FROM taskforge.jobs AS job
             WHERE job.project_id = $1 AND job.session_id = session.session_id AND job.status = 3
-        ) AS is_empty
+            LIMIT 1
+        ), true) AS is_empty
     FROM taskforge.sessions AS session
     WHERE session.project_id = $1 AND session.session_id = ANY($2::uuid[])
     ORDER BY session.session_id

@@ -79,6 +79,8 @@ def one_of_each() -> list[Message]:
         pb.FailJobRequest(lease_token=TOKEN),
         pb.ReleaseJobRequest(lease_token=TOKEN),
         pb.BatchSettleJobsRequest(settlements=[settlement]),
+        pb.UpdateWorkerRequest(session_id=ID),
+        pb.ListWorkersRequest(),
     ]
 
 
@@ -217,6 +219,8 @@ async def test_a_defect_is_told_without_its_words_and_with_the_logs_request_id(
         (do.heartbeats, "beat"),
         (do.settler, "settle"),
         (do.settler, "settle_batch"),
+        (do.staff, "update"),
+        (do.staff, "list"),
     ):
         monkeypatch.setattr(part, method, broken)
     # They also keep the tracebacks from being drawn.

@@ -86,7 +86,7 @@ def test_a_call_that_has_ended_takes_nothing(end: str) -> None:
         getattr(call, end)()
         assert call.changed.is_set()
     assert call.is_ended
-    assert call.is_barred
+    assert not call.may_take
     assert call.credit == 0
 
 
@@ -94,13 +94,13 @@ def test_a_call_that_has_all_it_wants_is_not_barred() -> None:
     call = demand(max_in_flight=1)
     hold(call, 1)
     assert call.credit == 0
-    assert not call.is_barred
+    assert call.may_take
 
 
 def test_a_paused_call_takes_nothing_until_its_session_speaks(clock: Clock) -> None:
     call = demand(max_in_flight=3)
     call.pause()
-    assert call.is_barred
+    assert not call.may_take
     assert call.credit == 0
     clock.now += PAUSE_SECONDS * 0.99
     assert call.credit == 0

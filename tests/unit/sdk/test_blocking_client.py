@@ -168,8 +168,8 @@ def test_what_may_be_done_twice_is_repeated_when_there_was_no_answer(
     assert first == second
 
 
-def test_a_purge_says_what_it_removed(server: Server, client: BlockingClient) -> None:
-    call = server.during(lambda: client.purge_queue("emails", FINISHED))
+def test_a_purge_says_what_it_removed(server: Server, blocking_client: BlockingClient) -> None:
+    call = server.during(lambda: blocking_client.purge_queue("emails", FINISHED))
     request = server.answer(
         "PurgeQueue", queues.PurgeQueueResponse(cancelled_jobs=1, deleted_jobs=2)
     )
@@ -178,9 +178,11 @@ def test_a_purge_says_what_it_removed(server: Server, client: BlockingClient) ->
     assert (request.project_id, request.queue, request.dry_run) == ("p", "emails", False)
 
 
-def test_a_redrive_says_how_many_jobs_went_back(server: Server, client: BlockingClient) -> None:
+def test_a_redrive_says_how_many_jobs_went_back(
+    server: Server, blocking_client: BlockingClient
+) -> None:
     call = server.during(
-        lambda: client.redrive_jobs(
+        lambda: blocking_client.redrive_jobs(
             "dead",
             job_type="send",
             origin_queue="emails",
@@ -203,15 +205,15 @@ def test_a_redrive_says_how_many_jobs_went_back(server: Server, client: Blocking
     )
 
 
-def test_workers_are_listed_and_changed(server: Server, client: BlockingClient) -> None:
-    listing = server.during(lambda: [worker.worker_id for worker in client.list_workers()])
+def test_workers_are_listed_and_changed(server: Server, blocking_client: BlockingClient) -> None:
+    listing = server.during(lambda: [worker.worker_id for worker in blocking_client.list_workers()])
     for name, token in (("a", "n"), ("b", "")):
         page = jobs.ListWorkersResponse(workers=[jobs.Worker(worker_id=name)])
         page.next_page_token = token
         server.answer("ListWorkers", page)
     assert done(listing) == ["a", "b"]
 
-    change = server.during(lambda: client.update_worker("s", draining=True))
+    change = server.during(lambda: blocking_client.update_worker("s", draining=True))
     changed = jobs.UpdateWorkerResponse(worker=jobs.Worker(session_id="s", draining=True))
     request = server.answer("UpdateWorker", changed)
     assert done(change).draining

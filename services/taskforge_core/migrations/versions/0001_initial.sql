@@ -45,7 +45,7 @@ CREATE TABLE taskforge.queues (
     deleted_at          timestamptz,
     PRIMARY KEY (project_id, id)
 );
-CREATE UNIQUE INDEX queues_name ON taskforge.queues (name, project_id) WHERE deleted_at IS NULL;
+CREATE UNIQUE INDEX queues_name ON taskforge.queues (project_id, name) WHERE deleted_at IS NULL;
 
 -- Strictly increasing over all sessions of the server: CACHE must stay 1.
 CREATE SEQUENCE taskforge.lease_seq AS bigint CACHE 1;
@@ -105,8 +105,8 @@ CREATE INDEX jobs_ready_by_type ON taskforge.jobs (queue_id, job_type, priority 
 CREATE INDEX jobs_due ON taskforge.jobs (scheduled_for) WHERE status = 2;
 CREATE INDEX jobs_held ON taskforge.jobs (session_id) WHERE status = 3;
 CREATE INDEX jobs_timeout ON taskforge.jobs (timeout_at) WHERE status = 3 AND timeout_at IS NOT NULL;
--- A queue's jobs, newest first. It does not begin with project_id, nor does any index but the key: else
--- the planner, while it believes the table to be empty, may take it to find a job by its key.
+-- A queue's jobs, newest first. It does not begin with project_id, nor does any other index but the key:
+-- else the planner, while it believes the table to be empty, may take it to find a job by its key.
 CREATE INDEX jobs_listing ON taskforge.jobs (queue_id, created_at DESC, id DESC);
 
 -- Finished jobs, by the UTC day on which they ended. Status: 4 succeeded, 5 failed, 6 cancelled.
