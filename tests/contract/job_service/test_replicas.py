@@ -173,8 +173,10 @@ async def test_resuming_a_queue_wakes_the_streams_of_all_replicas(
 ) -> None:
     await make(queue_stub)
     job_stub, other_stub = replica.stub, other_replica.stub
-    async with lease_stream(job_stub, max_in_flight=1) as one, lease_stream(other_stub) as two:
-        # Else one of them takes both jobs.
+    async with (
+        lease_stream(job_stub, max_in_flight=1) as one,
+        lease_stream(other_stub, max_in_flight=1) as two,
+    ):
         await replica.until_taking(1)
         await other_replica.until_taking(1)
         await create_all(job_stub, [spec()] * 2)
