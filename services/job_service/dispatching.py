@@ -19,6 +19,9 @@ MAX_CLAIM = 1000
 POLL = timedelta(seconds=1)
 """Covers notifications that were lost; the loop varies it by ± 20 %."""
 
+MAX_PAYLOAD_BYTES = 1024 * 1024
+"""The largest payload that any queue takes."""
+
 MIN_PER_SOURCE = 8
 """Candidates to ask of each queue at least."""
 
@@ -31,6 +34,10 @@ than the claim of a thousand jobs in another replica, of which a call with littl
 
 LOCKED_PAUSE_SECONDS = 0.05
 """When to look again after a pass in which others had locked whatever was tried."""
+
+
+ReadyKind = tuple[UUID, str | None]
+"""A queue in which a job became ready, and the job's type; None: not known."""
 
 
 class Group:
@@ -50,15 +57,30 @@ class Group:
         self._claiming = asyncio.Lock()
         self._sources_seen = 1
         self._to_pass_on: set[UUID] = set()
+        self._has_left_jobs = False
 
     def covers(self, queue_id: UUID) -> bool:
         """Whether jobs of this queue may be for it."""
         queue_ids = self.subscription.queue_ids
         return queue_ids is None or queue_id in queue_ids
 
+    def looks_at(self, queue_id: UUID, job_type: str | None) -> bool:
+        """Whether it sees every job of this queue and type (None: any type) that is ready.
+
+        Only then it knows what it leaves to others. Jobs that are too large for the messages of all
+        calls that have room it does not see. Some call must have room.
+        """
+        job_types = self.subscription.job_types
+        takers = [demand for demand in self.demands if demand.credit > 0]
+        return (
+            self.covers(queue_id)
+            and (not job_types or job_type in job_types)
+            and largest_payload(takers) >= MAX_PAYLOAD_BYTES
+        )
+
     def wake(self, queue_ids: Iterable[UUID] = ()) -> None:
         """Look for jobs now. `queue_ids` were made ready by this replica, which told nobody else:
-        if the calls here have taken all they can, the others are told then."""
+        if the calls here leave any of what they see, the others are told then."""
         self._to_pass_on.update(queue_ids)
         self.loop.wake()
 
@@ -72,13 +94,14 @@ class Group:
         async with self._claiming:
             passing_on, self._to_pass_on = self._to_pass_on, set()
             more = await self._claim_until_satisfied()
-        if passing_on and self.credit == 0:
+        if passing_on and (self._has_left_jobs or self.credit == 0):
             self._notifier.notify("ready", *map(str, passing_on))
         return more
 
     async def _claim_until_satisfied(self) -> bool:
         tried: list[UUID] = []
         per_source = 0
+        self._has_left_jobs = True
         for _ in range(MAX_ROUNDS):
             takers = self._takers()
             wanted = min(MAX_CLAIM, sum(demand.credit for demand in takers))
@@ -97,6 +120,7 @@ class Group:
             untaken = [(job, demand) for job, demand in dealt.hands if job.id not in taken]
             left_over = bool(untaken or dealt.too_large)
             if not left_over and not was_cut and len(picked) < wanted:
+                self._has_left_jobs = bool(tried) or len(taken) < len(picked)
                 return False
             if not left_over and not taken:
                 # Nobody has the bytes for what comes next.
@@ -192,25 +216,32 @@ class Dispatcher:
                 del self._groups[demand.subscription]
                 self._background.start("stop dispatching", group.loop.stop())
 
-    def wake(self, queue_ids: Iterable[UUID], *, pass_on: bool = False) -> list[UUID]:
-        """Let the calls that take jobs of these queues look for them.
-
-        Args:
-            queue_ids: Queues in which something became ready.
-            pass_on: Nobody else was told: tell them when the calls here cannot take it all.
-
-        Returns:
-            The queues from which no call here can take a job now.
-        """
-        unserved = []
+    def wake(self, queue_ids: Iterable[UUID]) -> None:
+        """Let the calls that may take jobs of these queues look for them."""
         for queue_id in queue_ids:
-            served = False
             for group in self._groups.values():
                 if group.covers(queue_id) and group.credit > 0:
+                    group.wake()
+
+    def serve(self, project_id: UUID, ready: Iterable[ReadyKind]) -> set[UUID]:
+        """Let the calls here take what was made ready here; they tell others what they leave.
+
+        Returns:
+            The queues of jobs for which no call here has room now: of these nobody tells.
+        """
+        unserved = set()
+        for queue_id, job_type in ready:
+            served = False
+            for group in self._groups.values():
+                if group.credit == 0 or group.subscription.project_id != project_id:
+                    continue
+                if group.looks_at(queue_id, job_type):
                     served = True
-                    group.wake([queue_id] if pass_on else ())
+                    group.wake([queue_id])
+                elif group.covers(queue_id):
+                    group.wake()
             if not served:
-                unserved.append(queue_id)
+                unserved.add(queue_id)
         return unserved
 
     def wake_all(self) -> None:

@@ -171,7 +171,7 @@ class Enqueuer:
                 )
                 if not remembered:
                     raise _RequestKnown
-        self._wake(outcomes)
+        self._wake(project_id, outcomes)
         return response
 
     async def _answer_again(
@@ -193,7 +193,7 @@ class Enqueuer:
         """Insert the jobs of several calls; one statement unless something is not as usual."""
         async with self._database.hot.acquire() as connection:
             outcomes = await self._insert(connection, project_id, drafts)
-        self._wake(outcomes)
+        self._wake(project_id, outcomes)
         return outcomes
 
     async def _insert(
@@ -270,15 +270,15 @@ class Enqueuer:
             explained.append((item.id, outcome))
         return explained
 
-    def _wake(self, outcomes: Iterable[Outcome]) -> None:
+    def _wake(self, project_id: UUID, outcomes: Iterable[Outcome]) -> None:
         ready = {
-            outcome.draft.queue_id
+            (outcome.draft.queue_id, outcome.draft.job_type)
             for outcome in outcomes
             if isinstance(outcome, Created)
             and outcome.status == JobStatus.PENDING
             and outcome.draft.queue_id is not None
         }
-        self._waker.jobs_ready(ready)
+        self._waker.jobs_ready(project_id, ready)
 
 
 def _columns(drafts: Sequence[Draft]) -> list[list[object]]:

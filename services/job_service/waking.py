@@ -6,7 +6,7 @@ Call it after the commit of what it tells about.
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from job_service.dispatching import Dispatcher
+from job_service.dispatching import Dispatcher, ReadyKind
 from taskforge_core.ending import EndedLease
 from taskforge_core.notifications import Notifier
 from taskforge_core.statuses import JobStatus
@@ -19,13 +19,13 @@ class Waker:
         self._dispatcher = dispatcher
         self._notifier = notifier
 
-    def jobs_ready(self, queue_ids: Iterable[UUID]) -> None:
-        """Jobs of these queues became ready.
+    def jobs_ready(self, project_id: UUID, ready: Iterable[ReadyKind]) -> None:
+        """Jobs of these queues and types became ready.
 
         Where a call of this replica can take them, the others need not be woken: its claim is on
-        the way, and if it cannot take them all, it passes the word on.
+        the way, and if it leaves any, it passes the word on.
         """
-        unserved = self._dispatcher.wake(queue_ids, pass_on=True)
+        unserved = self._dispatcher.serve(project_id, ready)
         if unserved:
             self._notifier.notify("ready", *map(str, unserved))
 
@@ -52,9 +52,9 @@ class Waker:
                 elsewhere.append(f"{project_id}:{lease.session_id}:{lease.lease_seq:x}")
         if elsewhere:
             self._notifier.notify("ended", *elsewhere)
-        ready = {lease.queue_id for lease in ended if lease.status is JobStatus.PENDING}
+        ready = {(lease.queue_id, None) for lease in ended if lease.status is JobStatus.PENDING}
         if ready:
-            self.jobs_ready(ready)
+            self.jobs_ready(project_id, ready)
 
     def session_changed(self, session_id: UUID) -> None:
         """Something about a session changed that another replica's call of it must look up."""
