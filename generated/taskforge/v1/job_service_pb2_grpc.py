@@ -174,8 +174,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryJob(self, request, context):
-        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-        (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND`, if its queue was
+        deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,8 +80,8 @@ class JobServiceStub:
     cancelled job changes nothing.
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
-    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-    (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND`, if its queue was
+    deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
     """
     LeaseJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.LeaseJobsRequest, _job_service_pb2.LeaseJobsResponse]
     """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
@@ -154,8 +154,8 @@ class JobServiceAsyncStub(JobServiceStub):
     cancelled job changes nothing.
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
-    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-    (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+    """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND`, if its queue was
+    deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
     """
     LeaseJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.LeaseJobsRequest, _job_service_pb2.LeaseJobsResponse]  # type: ignore[assignment]
     """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
@@ -267,8 +267,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.RetryJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.RetryJobResponse, _abc.Awaitable[_job_service_pb2.RetryJobResponse]]:
-        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`), FAILED_PRECONDITION
-        (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
+        """Makes a FAILED job ready again. NOT_FOUND (`JOB_NOT_FOUND`; `QUEUE_NOT_FOUND`, if its queue was
+        deleted), FAILED_PRECONDITION (`JOB_NOT_FAILED`, `NO_ATTEMPTS_LEFT`).
         """
 
     @_abc_1.abstractmethod
