@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,8 +14,10 @@ from tests.support.job_calls import (
     create,
     create_all,
     duration,
+    fail,
     heartbeat,
     release,
+    retry,
     settle,
     spec,
     succeeded,
@@ -24,7 +27,7 @@ from tests.support.lease_streams import lease_stream, until_total
 from tests.support.leases import miscounts
 from tests.support.queue_calls import make
 from tests.support.refusals import expect_error
-from tests.support.rows import insert_queue
+from tests.support.rows import insert_project, insert_queue
 from tests.support.stubs import JobStub, QueueStub
 
 from taskforge.v1 import job_pb2, queue_service_pb2
@@ -78,6 +81,62 @@ async def test_a_job_that_a_replica_cannot_serve_itself_is_told_to_the_other(
             await create_all(job_stub, [spec(), spec()])
             await near.until_leases(2)
             await far.until_leases(2)
+
+
+NOT_FOR_NEAR: list[dict[str, Any]] = [
+    {"job_types": ["other"]},
+    {"project_id": "other"},
+    {"max_message_bytes": 65_536},
+    {"max_in_flight_bytes": 1000},
+]
+"""Streams of all queues, each of which cannot take the job that is made beside it."""
+
+
+@told_only
+@pytest.mark.parametrize("subscription", NOT_FOR_NEAR, ids=lambda fields: next(iter(fields)))
+async def test_a_job_that_is_not_for_the_workers_of_its_replica_is_told_to_the_other(
+    replica: JobReplica,
+    other_replica: JobReplica,
+    database: Database,
+    subscription: dict[str, Any],
+) -> None:
+    await insert_queue(database.hot, "emails")
+    if "project_id" in subscription:
+        subscription = {"project_id": str(await insert_project(database.hot))}
+    async with lease_stream(replica.stub, **subscription) as near:
+        if "max_in_flight_bytes" in subscription:
+            await create(replica.stub)
+            await near.until_leases(1)
+        had = len(near.leases)
+        await replica.until_taking(1)
+        async with lease_stream(other_replica.stub, job_types=["send"]) as far:
+            await other_replica.until_taking(1)
+            await other_replica.dispatch()
+            for count in (1, 2):
+                await create(replica.stub, payload=f'"{"x" * 70_000}"')
+                await far.until_leases(count)
+        assert len(near.leases) == had
+
+
+@told_only
+async def test_a_job_given_back_is_told_to_the_other_replica_whatever_its_type(
+    replica: JobReplica, other_replica: JobReplica, database: Database
+) -> None:
+    await insert_queue(database.hot, "emails")
+    await create(replica.stub)
+    [held] = await acquire(replica.stub)
+    async with (
+        lease_stream(replica.stub, job_types=["other"]),
+        lease_stream(other_replica.stub, job_types=["send"]) as far,
+    ):
+        await replica.until_taking(1)
+        await other_replica.until_taking(1)
+        await other_replica.dispatch()
+        await release(replica.stub, held.lease_token)
+        [again] = await far.until_leases(1)
+        await fail(replica.stub, again.lease_token, retryable=False)
+        await retry(replica.stub, again.job.id)
+        await far.until_leases(2)
 
 
 @told_only

@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 from tests.support.job_calls import (
@@ -177,6 +178,26 @@ async def test_a_second_stream_of_a_session_replaces_the_first_and_keeps_what_it
             assert second.lost == []
 
 
+async def test_a_session_may_come_back_for_less_than_it_holds(
+    replica: JobReplica, database: Database
+) -> None:
+    await insert_queue(database.hot, "emails")
+    await create_all(replica.stub, [spec(payload=str(n)) for n in range(5)])
+    session_id = str(uuid4())
+    async with lease_stream(replica.stub, session_id, max_in_flight=3) as old:
+        held = await old.until_leases(3)
+    await replica.until_taking(0)
+    async with lease_stream(replica.stub, session_id, max_in_flight=1) as new:
+        await replica.until_taking(1)
+        for lease in held[:2]:
+            await complete(replica.stub, lease.lease_token)
+        await replica.dispatch()
+        assert await processing(database) == 1
+        await complete(replica.stub, held[2].lease_token)
+        await new.until_leases(1)
+        assert new.payloads == ["3"]
+
+
 async def test_the_leases_of_a_broken_stream_stay_until_they_expire(
     job_stub: JobStub, database: Database
 ) -> None:
@@ -222,12 +243,14 @@ async def test_what_could_not_be_sent_is_ready_again_when_the_client_goes_away(
     assert await miscounts(database.hot) == []
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same replica", "other replica"])
 async def test_what_a_replaced_stream_could_not_send_comes_on_the_new_one_at_once(
-    job_stub: JobStub, database: Database
+    job_stub: JobStub, other_stub: JobStub, database: Database, elsewhere: bool
 ) -> None:
     session_id = str(uuid4())
     unread = await open_unread(job_stub, database, session_id)
-    async with lease_stream(job_stub, session_id, max_in_flight=24) as stream:
+    newer = other_stub if elsewhere else job_stub
+    async with lease_stream(newer, session_id, max_in_flight=24) as stream:
         # A write that is stuck is given up after 10 s otherwise.
         async with asyncio.timeout(5):
             await stream.until_leases(1)

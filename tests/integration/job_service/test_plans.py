@@ -298,8 +298,8 @@ CASES: dict[str, Case] = {
         60,
         20,
     ),
-    "claim_jobs": Case(claim(50), 50 * 3, 50, queue_reads=20),
-    "claim_jobs one": Case(claim(1), 3, 1, queue_reads=1),
+    "claim_jobs": Case(claim(50), 50 * 4, 50, queue_reads=50),
+    "claim_jobs one": Case(claim(1), 4, 1, queue_reads=2),
     "find_settled": Case(lambda e, s: queries.find_settled(e, PROJECT, *unzip(s.ended)), 50, 50),
     "lock_beating_sessions": Case(
         lambda e, s: queries.lock_beating_sessions(e, PROJECT, s.session_ids), 40, 20

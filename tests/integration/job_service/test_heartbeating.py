@@ -1,0 +1,322 @@
+"""Heartbeats: what they renew, judge and tell, whatever happens at the same moment."""
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+from tests.support.demands import demand
+from tests.support.job_use_cases import JobUseCases
+from tests.support.leases import miscounts, statuses
+from tests.support.rows import insert_jobs, insert_project, insert_queue
+from tests.support.snapshots import unchanged
+from tests.support.waiting import eventually, until_blocked
+
+from job_service.demanding import Demand
+from job_service.queries import request_cancel
+from taskforge.v1 import job_pb2
+from taskforge.v1 import job_service_pb2 as pb
+from taskforge_core.database import Database
+from taskforge_core.ending import end_leases
+from taskforge_core.ids import DEFAULT_PROJECT_ID
+from taskforge_core.retrying import LeaseExpired
+from taskforge_core.statuses import AttemptOutcome, JobStatus
+
+HELD = pb.LeaseVerdict.VERDICT_HELD
+CANCEL_REQUESTED = pb.LeaseVerdict.VERDICT_CANCEL_REQUESTED
+LOST = pb.LeaseVerdict.VERDICT_LOST
+
+
+class Worker:
+    """A session with a stream on a replica, and the leases that it got."""
+
+    def __init__(self, use: JobUseCases, call: Demand, tokens: list[str], jobs: list[UUID]) -> None:
+        self.use = use
+        self.call = call
+        self.tokens = tokens
+        self.jobs = jobs
+
+    def key(self, place: int) -> tuple[str, int]:
+        return str(self.jobs[place]), sorted(self.call.held)[place]
+
+    async def beat(self, sequence: int, *tokens: str) -> list["pb.LeaseVerdict.Verdict.ValueType"]:
+        answer = await self.use.beat(self.call, sequence, tokens)
+        assert [verdict.lease_token for verdict in answer.verdicts] == list(tokens)
+        return [verdict.verdict for verdict in answer.verdicts]
+
+
+async def worker(use: JobUseCases, count: int, *, project_id: UUID = DEFAULT_PROJECT_ID) -> Worker:
+    """A worker that holds so many jobs of a new queue."""
+    queue_id = await insert_queue(use.database.hot, f"queue {uuid4()}", project_id=project_id)
+    jobs = await insert_jobs(
+        use.database.hot, queue_id, priorities=[0] * count, project_id=project_id
+    )
+    call = demand(max_in_flight=count, queue_ids=(queue_id,), project_id=project_id)
+    await use.open(call)
+    await use.group(call).run_once()
+    tokens = [leased.message.lease_token for leased in call.outbox]
+    assert [leased.id for leased in call.outbox] == jobs
+    return Worker(use, call, tokens, jobs)
+
+
+async def ripen(database: Database) -> None:
+    """Let every lease be old enough for a heartbeat to have to list it."""
+    await database.hot.execute(
+        "UPDATE taskforge.jobs SET started_at = started_at - interval '11 s' WHERE status = 3"
+    )
+
+
+async def expiry(database: Database, call: Demand) -> datetime:
+    found: datetime = await database.hot.fetchval(
+        "SELECT expires_at FROM taskforge.sessions WHERE session_id = $1", call.session_id
+    )
+    return found
+
+
+async def test_a_heartbeat_renews_everything_that_the_session_holds_and_says_until_when(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 3)
+    before = await expiry(database, own.call)
+    answer = await replica.beat(own.call, 1, own.tokens)
+    assert [verdict.verdict for verdict in answer.verdicts] == [HELD] * 3
+    after = await expiry(database, own.call)
+    assert after > before
+    assert answer.expires_at.ToDatetime(tzinfo=UTC) == after
+
+
+async def test_a_sequence_that_is_not_greater_changes_nothing_but_gets_verdicts(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 2)
+    await own.beat(5, *own.tokens)
+    await ripen(database)
+    progress = pb.HeldLease(lease_token=own.tokens[0], progress="0.5")
+    for sequence in (5, 4, 1):
+        async with unchanged(database.hot):
+            # Were it taken, it would renew, store the progress and note what is left out.
+            answer = await replica.beat(own.call, sequence, [progress])
+            assert [verdict.verdict for verdict in answer.verdicts] == [HELD]
+            answer = await replica.beat(own.call, sequence, ["0" * 40 + str(uuid4()) + "1"])
+            assert [verdict.verdict for verdict in answer.verdicts] == [LOST]
+            assert answer.expires_at.ToDatetime(tzinfo=UTC) == await expiry(database, own.call)
+    assert await own.beat(6, *own.tokens) == [HELD, HELD]
+
+
+async def test_a_lease_never_listed_and_left_out_twice_goes_back_without_using_an_attempt(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 2)
+    await ripen(database)
+    await own.beat(1, own.tokens[0])
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING] * 2
+    await own.beat(2, own.tokens[0])
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING, JobStatus.PENDING]
+    row = await database.hot.fetchrow(
+        "SELECT attempt_count, undelivered_count, attempts FROM taskforge.jobs WHERE id = $1",
+        own.jobs[1],
+    )
+    assert row is not None
+    assert tuple(row) == (0, 1, "[]")
+    # Its slot is free again.
+    assert own.call.credit == 1
+    assert await own.beat(3, *own.tokens) == [HELD, LOST]
+    assert await miscounts(database.hot) == []
+
+
+async def test_a_lease_once_listed_and_then_left_out_twice_ends_as_expired(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 2)
+    await own.beat(1, *own.tokens)
+    await ripen(database)
+    await own.beat(2, own.tokens[0])
+    await own.beat(3, own.tokens[0])
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING, JobStatus.PENDING]
+    row = await database.hot.fetchrow(
+        "SELECT attempt_count, (attempts->0->>'outcome')::int FROM taskforge.jobs WHERE id = $1",
+        own.jobs[1],
+    )
+    assert row is not None
+    assert tuple(row) == (1, AttemptOutcome.LEASE_EXPIRED)
+    assert own.call.credit == 1
+    assert await miscounts(database.hot) == []
+
+
+async def test_omissions_count_only_in_succession_and_only_of_ripe_leases(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 1)
+    for sequence in range(1, 5):
+        await own.beat(sequence)
+    await ripen(database)
+    await own.beat(5)
+    assert await own.beat(6, *own.tokens) == [HELD]
+    await own.beat(7)
+    assert await own.beat(8, *own.tokens) == [HELD]
+    # An old heartbeat that comes late is none in between.
+    await own.beat(9)
+    await own.beat(7, *own.tokens)
+    await own.beat(10)
+    assert await own.beat(11, *own.tokens) == [LOST]
+
+
+async def test_verdicts_are_read_behind_the_sessions_lock(
+    replica: JobUseCases, database: Database
+) -> None:
+    """A rescue that holds the session first is seen, though the heartbeat had begun before."""
+    own = await worker(replica, 2)
+    async with database.hot.acquire() as rescuing, rescuing.transaction():
+        await rescuing.execute("UPDATE taskforge.sessions SET must_heartbeat = true")
+        beating = asyncio.create_task(own.beat(1, *own.tokens))
+        await until_blocked(database.hot, rescuing.get_server_pid())
+        await end_leases(rescuing, DEFAULT_PROJECT_ID, {own.key(0): LeaseExpired()}, answered=False)
+    assert await beating == [LOST, HELD]
+    # And so the mirror follows: the slot of the lost one is free, and the worker is told.
+    assert own.call.credit == 1
+    assert own.call.lost == {own.tokens[0]}
+
+
+async def test_a_claim_that_commits_first_is_judged_by_the_heartbeat_behind_it(
+    replica: JobUseCases, database: Database
+) -> None:
+    """And not lost: its lease is not listed, since nobody could know of it."""
+    own = await worker(replica, 1)
+    own.call.max_in_flight = 2
+    [more] = await insert_jobs(database.hot, next(iter(own.call.subscription.queue_ids or ())))
+    async with database.hot.acquire() as holding, holding.transaction():
+        await holding.execute("SELECT FROM taskforge.sessions FOR NO KEY UPDATE")
+        claiming = asyncio.create_task(replica.group(own.call).run_once())
+        await until_blocked(database.hot, holding.get_server_pid())
+        beating = asyncio.create_task(own.beat(1, *own.tokens))
+
+        async def both_wait() -> bool:
+            waiting: int = await database.hot.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return waiting == 2
+
+        await eventually(both_wait, "the heartbeat waits behind the claim")
+    assert await beating == [HELD]
+    await claiming
+    assert len(own.call.held) == 2
+    assert own.call.lost == set()
+    assert await statuses(database.hot, [*own.jobs, more]) == [JobStatus.PROCESSING] * 2
+
+
+async def test_the_worker_learns_of_a_requested_cancellation_in_every_heartbeat(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 2)
+    await request_cancel(database.hot, DEFAULT_PROJECT_ID, own.jobs[0])
+    for sequence in (1, 2):
+        assert await own.beat(sequence, *own.tokens) == [CANCEL_REQUESTED, HELD]
+    # On the stream it is told once.
+    assert own.call.cancelled == {own.tokens[0]}
+
+
+async def test_only_what_the_session_holds_itself_is_held(
+    replica: JobUseCases, database: Database
+) -> None:
+    """Not another session's, not another project's, not a token put together of two."""
+    own = await worker(replica, 1)
+    neighbour = await worker(replica, 1)
+    foreign = await worker(replica, 1, project_id=await insert_project(database.hot))
+    forged = own.tokens[0][:76] + neighbour.tokens[0][76:]
+    listed = [neighbour.tokens[0], foreign.tokens[0], forged, own.tokens[0]]
+    reports = [pb.HeldLease(lease_token=token, progress='"stolen"') for token in listed]
+    answer = await replica.beat(own.call, 1, reports)
+    assert [verdict.verdict for verdict in answer.verdicts] == [LOST, LOST, LOST, HELD]
+    rows = await database.hot.fetch("SELECT id FROM taskforge.jobs WHERE progress IS NOT NULL")
+    assert [row["id"] for row in rows] == own.jobs
+
+
+async def test_an_unknown_session_gets_verdicts_and_is_to_reconnect(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 1)
+    async with unchanged(database.hot):
+        answer = await replica.beat(demand(), 1, own.tokens)
+    assert [verdict.verdict for verdict in answer.verdicts] == [LOST]
+    assert answer.reconnect
+    assert not answer.HasField("expires_at")
+
+
+async def test_heartbeats_of_one_session_in_one_batch_are_judged_one_after_the_other(
+    replica: JobUseCases, database: Database
+) -> None:
+    """Two omissions that come together are two all the same."""
+    own = await worker(replica, 1)
+    neighbour = await worker(replica, 1)
+    await ripen(database)
+    async with database.hot.acquire() as holding, holding.transaction():
+        await holding.execute("SELECT FROM taskforge.sessions FOR NO KEY UPDATE")
+        # Two batches are in flight and wait; what comes now rides together in the next.
+        first: list[Awaitable[object]] = [
+            asyncio.create_task(neighbour.beat(sequence, *neighbour.tokens)) for sequence in (1, 2)
+        ]
+        await until_blocked(database.hot, holding.get_server_pid())
+        both = [asyncio.create_task(own.beat(sequence)) for sequence in (1, 2)]
+        again = asyncio.create_task(own.beat(3, *own.tokens))
+    await asyncio.gather(*first, *both)
+    assert await again == [LOST]
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PENDING]
+
+
+async def test_a_heartbeat_and_a_settle_of_the_same_jobs_never_block_each_other_for_good(
+    replica: JobUseCases, second_replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 40)
+    reports = [pb.HeldLease(lease_token=token, progress="1") for token in own.tokens]
+    settlements = [
+        pb.Settlement(lease_token=token, release=pb.Release()) for token in reversed(own.tokens)
+    ]
+    for sequence in range(1, 4):
+        _, answer = await asyncio.gather(
+            replica.beat(own.call, sequence, reports),
+            second_replica.settler.settle_batch(pb.BatchSettleJobsRequest(settlements=settlements)),
+        )
+        assert all(result.status == job_pb2.JOB_STATUS_PENDING for result in answer.results)
+    assert await miscounts(database.hot) == []
+
+
+async def test_a_lease_settled_while_a_heartbeat_reads_is_not_counted_again(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 3)
+    for turn in range(1, 31):
+        lease_seq, token = own.key(0)[1], own.tokens[0]
+        _, ended = await asyncio.gather(
+            replica.beat(own.call, turn, own.tokens),
+            replica.settler.settle(pb.Settlement(lease_token=token, release=pb.Release())),
+        )
+        assert ended == job_pb2.JOB_STATUS_PENDING
+        assert lease_seq not in own.call.held
+        assert len(own.call.held) == 2
+        own.call.outbox.clear()
+        await replica.group(own.call).run_once()
+        [again] = own.call.outbox
+        own.tokens = [*own.tokens[1:], again.message.lease_token]
+        own.jobs = [*own.jobs[1:], again.id]
+        assert len(own.call.held) == 3
+    assert await miscounts(database.hot) == []
+    assert own.call.lost == set()
+
+
+async def test_the_first_heartbeat_after_a_rescue_lets_the_session_take_jobs_again(
+    replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 1)
+    async with database.hot.acquire() as rescuing, rescuing.transaction():
+        await rescuing.execute("UPDATE taskforge.sessions SET must_heartbeat = true")
+        await end_leases(rescuing, DEFAULT_PROJECT_ID, {own.key(0): LeaseExpired()}, answered=False)
+    own.call.outbox.clear()
+    await replica.reconciler.reconcile(own.call)
+    await replica.group(own.call).run_once()
+    assert own.call.outbox == []
+    assert own.call.is_barred
+    assert await own.beat(1, *own.tokens) == [LOST]
+    await replica.group(own.call).run_once()
+    assert [leased.id for leased in own.call.outbox] == own.jobs
+    assert timedelta(0) < await expiry(database, own.call) - datetime.now(UTC)
