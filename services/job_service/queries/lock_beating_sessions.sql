@@ -2,7 +2,7 @@
 --
 -- Guarantee: claims and rescues of these sessions have ended before, or begin after this
 -- transaction. Rows are locked in the order of their ids.
--- Index: sessions_pkey, servers_pkey.
+-- Index: sessions_pkey, servers_pkey, one probe a session in each.
 --
 -- $1 project_id, $2 session ids
 SELECT
@@ -19,7 +19,10 @@ SELECT
             WHERE server.server_id = session.server_id AND server.alive_until > clock_timestamp()
         )
     ) AS must_reconnect
-FROM taskforge.sessions AS session
-WHERE session.project_id = $1 AND session.session_id = ANY($2::uuid[])
-ORDER BY session.session_id
-FOR NO KEY UPDATE OF session
+FROM (SELECT given.id FROM unnest($2::uuid[]) AS given (id) ORDER BY given.id) AS named
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM taskforge.sessions AS own
+    WHERE own.project_id = $1 AND own.session_id = named.id
+    FOR NO KEY UPDATE
+) AS session

@@ -22,10 +22,13 @@ WITH locked AS MATERIALIZED (
             WHERE job.project_id = $1 AND job.session_id = session.session_id AND job.status = 3
             LIMIT 1
         ), true) AS is_empty
-    FROM taskforge.sessions AS session
-    WHERE session.project_id = $1 AND session.session_id = ANY($2::uuid[])
-    ORDER BY session.session_id
-    FOR NO KEY UPDATE SKIP LOCKED
+    FROM unnest($2::uuid[]) AS named (session_id)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM taskforge.sessions AS own
+        WHERE own.project_id = $1 AND own.session_id = named.session_id
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS session
 ), started AS (
     UPDATE taskforge.sessions AS session
     SET expires_at = clock_timestamp() + session.lease_duration

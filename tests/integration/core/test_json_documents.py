@@ -55,14 +55,12 @@ async def test_postgres_stores_every_text_that_is_accepted_unchanged(
     assert accepted > 100
 
 
-@pytest.mark.parametrize(
-    "text", ["", "NaN", "Infinity", "[1,]", "{} {}", "01", '"\n"', "\ufeff{}", "[", "'a'"], ids=repr
-)
-async def test_what_postgres_refuses_is_refused_before(database: Database, text: str) -> None:
-    with pytest.raises(asyncpg.DataError):
-        await database.hot.fetchval("SELECT $1::text::json", text)
-    with pytest.raises(InvalidArgument):
-        check_json(text, "payload")
+async def test_what_postgres_refuses_is_refused_before(database: Database) -> None:
+    for text in ("", "NaN", "Infinity", "[1,]", "{} {}", "01", '"\n"', "\ufeff{}", "[", "'a'"):
+        with pytest.raises(asyncpg.DataError):
+            await database.hot.fetchval("SELECT $1::text::json", text)
+        with pytest.raises(InvalidArgument):
+            check_json(text, "payload")
 
 
 async def test_equal_keys_are_kept_as_they_were_sent(database: Database) -> None:
