@@ -6,7 +6,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.support.job_calls import Lease, acquire, complete, create, create_all, payloads, spec
+from tests.support.job_calls import (
+    Lease,
+    acquire,
+    complete,
+    create,
+    create_all,
+    payloads,
+    settle,
+    spec,
+    succeeded,
+)
 from tests.support.lease_streams import lease_stream
 from tests.support.queue_calls import make, update
 from tests.support.rows import insert_jobs, insert_project, insert_queue
@@ -70,6 +80,23 @@ async def test_the_best_jobs_come_first_when_not_all_can_be_taken(
     await create_all(job_stub, [spec("c", payload="9", priority=9) for _ in range(5)])
     assert payloads(await take(job_stub, 50)) == ["9"] * 5 + ["1"] * 45
     assert payloads(await take(job_stub, 30)) == ["1"] * 15 + ["0"] * 15
+
+
+async def test_the_best_jobs_come_first_where_all_of_them_lie_in_one_of_many_queues(
+    job_stub: JobStub, database: Database
+) -> None:
+    queues = [f"q{n}" for n in range(10)]
+    for queue in queues:
+        await insert_queue(database.hot, queue)
+    await create_all(job_stub, [spec(queue, payload="0") for queue in queues * 4])
+    async with lease_stream(job_stub, max_in_flight=20) as stream:
+        # From now on it expects its share of jobs from each queue.
+        await stream.until_leases(20)
+        best = [spec("q7", payload=str(n), priority=9) for n in range(1, 31)]
+        await create_all(job_stub, best)
+        await settle(job_stub, [succeeded(token) for token in stream.tokens])
+        await stream.until_leases(40)
+        assert stream.payloads[20:] == [str(n) for n in range(1, 21)]
 
 
 @both_ways

@@ -231,21 +231,20 @@ async def test_resuming_a_queue_wakes_the_streams_of_all_replicas(
     replica: JobReplica, other_replica: JobReplica, queue_stub: QueueStub
 ) -> None:
     await make(queue_stub)
-    job_stub, other_stub = replica.stub, other_replica.stub
     async with (
-        lease_stream(job_stub, max_in_flight=1) as one,
-        lease_stream(other_stub, max_in_flight=1) as two,
+        lease_stream(replica.stub, max_in_flight=1) as one,
+        lease_stream(other_replica.stub, max_in_flight=1) as two,
     ):
-        await replica.until_taking(1)
-        await other_replica.until_taking(1)
-        await create_all(job_stub, [spec()] * 2)
+        await create_all(replica.stub, [spec()] * 2)
         await one.until_leases(1)
         await two.until_leases(1)
         await queue_stub.PauseQueue(queue_service_pb2.PauseQueueRequest(queue="emails"))
-        await release(job_stub, one.tokens[0])
-        assert await acquire(job_stub) == []
+        for stream in (one, two):
+            await release(replica.stub, stream.tokens[0])
+        assert await acquire(replica.stub) == []
         await queue_stub.ResumeQueue(queue_service_pb2.ResumeQueueRequest(queue="emails"))
-        await until_total(3, one, two)
+        await one.until_leases(2)
+        await two.until_leases(2)
 
 
 async def test_a_session_moves_to_another_replica_with_what_it_holds(
