@@ -138,7 +138,7 @@ async def test_one_bad_item_of_a_batch_does_not_fail_its_neighbours(
     replica: JobUseCases, database: Database
 ) -> None:
     await insert_queue(database.hot, "q")
-    await insert_queue(database.hot, "paused", is_active=False)
+    await insert_queue(database.hot, "paused", is_active=False, accepts_jobs=False)
     outcomes = await create_batch(
         replica,
         [
@@ -166,7 +166,7 @@ async def test_one_bad_creation_does_not_fail_those_that_ride_with_it(
     replica: JobUseCases, database: Database
 ) -> None:
     await insert_queue(database.hot, "q")
-    await insert_queue(database.hot, "paused", is_active=False)
+    await insert_queue(database.hot, "paused", is_active=False, accepts_jobs=False)
     kinds = [spec(), spec("nowhere"), spec("paused"), spec(payload=TOO_LARGE)]
     outcomes = await at_once(replica, kinds * 10)
     assert outcomes[1::4] == ["QUEUE_NOT_FOUND"] * 10
@@ -224,8 +224,8 @@ async def test_a_repetition_returns_the_first_job_whatever_became_of_it_and_its_
     queue_id = await insert_queue(database.hot, "q")
     first = await create(replica, request_id="r", payload=TOO_LARGE[1:-2].join('""'))
     states = [
-        "is_active = false",
-        "is_active = true, max_payload_bytes = 1",
+        "is_active = false, accepts_jobs = false",
+        "is_active = true, accepts_jobs = true, max_payload_bytes = 1",
         "deleted_at = clock_timestamp()",
     ]
     for state in states:
@@ -282,7 +282,8 @@ async def test_a_repeated_batch_gets_the_same_answer_with_its_errors(
     request = pb.BatchCreateJobsRequest(jobs=jobs, request_id="r")
     first = await replica.enqueuer.create_batch(request)
     await database.hot.execute(
-        "UPDATE taskforge.queues SET is_active = false WHERE id = $1", queue_id
+        "UPDATE taskforge.queues SET is_active = false, accepts_jobs = false WHERE id = $1",
+        queue_id,
     )
     await insert_queue(database.hot, "nowhere")
     async with unchanged(database.hot):
@@ -366,11 +367,13 @@ async def test_a_pause_and_its_end_bind_at_once_though_the_cache_knows_nothing(
 ) -> None:
     queue_id = await insert_queue(database.hot, "q")
     await create(replica)
-    await database.hot.execute("UPDATE taskforge.queues SET is_active = false")
+    await database.hot.execute(
+        "UPDATE taskforge.queues SET is_active = false, accepts_jobs = false"
+    )
     with pytest.raises(FailedPrecondition) as caught:
         await create(replica, str(queue_id))
     assert caught.value.reason == "QUEUE_PAUSED"
-    await database.hot.execute("UPDATE taskforge.queues SET is_active = true")
+    await database.hot.execute("UPDATE taskforge.queues SET is_active = true, accepts_jobs = true")
     await create(replica)
 
 

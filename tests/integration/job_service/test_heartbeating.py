@@ -185,7 +185,8 @@ async def test_a_claim_that_commits_first_is_judged_by_the_heartbeat_behind_it(
     own.call.max_in_flight = 2
     [more] = await insert_jobs(database.hot, next(iter(own.call.subscription.queue_ids or ())))
     async with database.hot.acquire() as holding, holding.transaction():
-        await holding.execute("SELECT FROM taskforge.sessions FOR NO KEY UPDATE")
+        # What a claim comes to when it has locked the session.
+        await holding.execute("LOCK TABLE taskforge.queue_deltas IN SHARE MODE")
         claiming = asyncio.create_task(replica.group(own.call).run_once())
         await until_blocked(database.hot, holding.get_server_pid())
         beating = asyncio.create_task(own.beat(1, *own.tokens))

@@ -10,6 +10,12 @@ from taskforge_cli import application, connecting
 from taskforge_sdk import BlockingClient
 
 
+@pytest.fixture(autouse=True)
+def _logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that runs in this process must not set up the logs of the tests behind it."""
+    monkeypatch.setattr("taskforge_core.logs.configure_logging", lambda *_: None)
+
+
 @pytest.fixture
 def taskforge(capsys: pytest.CaptureFixture[str]) -> Taskforge:
     """Runs one command line in this process."""

@@ -29,7 +29,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def runnable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A worker that does not run, in the module `tasks_to_run`."""
-    monkeypatch.setattr("taskforge_core.logs.configure_logging", lambda *_: None)
     worker = create_autospec(Worker, instance=True)
     monkeypatch.setattr("taskforge_cli.workers.load_worker", lambda _: worker)
     return worker
@@ -112,7 +111,6 @@ def test_a_worker_that_is_refused_ends_with_the_reason(taskforge: Taskforge, run
 def test_an_option_out_of_range_is_a_usage_error(
     taskforge: Taskforge, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskforge_core.logs.configure_logging", lambda *_: None)
     (folder / "tasks_5.py").write_text(SOURCE)
     outcome = taskforge("worker", "run", "tasks_5:worker", "--concurrency", "0")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from taskforge_core import loops
 from taskforge_core.loops import Loop
@@ -74,7 +75,7 @@ async def test_a_pass_that_found_more_work_is_followed_at_once() -> None:
 
 
 async def test_an_error_is_logged_and_does_not_end_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loops, "_FIRST_BACKOFF", 0.001)
 
@@ -84,14 +85,15 @@ async def test_an_error_is_logged_and_does_not_end_it(
 
     passes = Passes(behave)
     loop = Loop("test", passes.run_once, HOUR)
-    loop.start()
-    assert [await passes.next() for _ in range(4)] == [1, 2, 3, 4]
-    await loop.stop()
-    assert capsys.readouterr().out.count("loop_pass_failed") == 3
+    with capture_logs() as logs:
+        loop.start()
+        assert [await passes.next() for _ in range(4)] == [1, 2, 3, 4]
+        await loop.stop()
+    assert [line["event"] for line in logs] == ["loop_pass_failed"] * 3
 
 
 async def test_a_database_that_is_away_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loops, "_FIRST_BACKOFF", 0.001)
 
@@ -101,12 +103,14 @@ async def test_a_database_that_is_away_is_one_line(
 
     passes = Passes(behave)
     loop = Loop("test", passes.run_once, HOUR)
-    loop.start()
-    assert [await passes.next() for _ in range(2)] == [1, 2]
-    await loop.stop()
-    [line] = capsys.readouterr().out.splitlines()
-    assert "loop_pass_failed" in line
-    assert "no server" in line
+    with capture_logs() as logs:
+        loop.start()
+        assert [await passes.next() for _ in range(2)] == [1, 2]
+        await loop.stop()
+    [line] = logs
+    assert line["event"] == "loop_pass_failed"
+    assert "no server" in line["error"]
+    assert "exc_info" not in line
 
 
 async def test_wake_ups_do_not_shorten_the_pause_after_an_error() -> None:
