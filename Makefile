@@ -17,7 +17,7 @@ BASELINE := protos/baseline.binpb
 STUBS := taskforge buf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate dev baseline lock setup
+.PHONY: help demo test check generate dev bench baseline lock setup
 
 help: ## Print these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ dev: $(READY) ## Run Postgres and the three services in this terminal
 
 test: $(READY) ## Run the tests on a real Postgres (the embedded one, or that of TASKFORGE_DATABASE_URL)
 	$(BIN)/pytest -n auto $(ARGS)
+
+bench: $(READY) ## Measure what the engine's rules cost, on an embedded Postgres of its own
+	$(BIN)/python -m tests.benchmarks.rules
 
 check: $(READY) ## Check style, types, imports, the contract, and that generated/ is fresh
 	$(BIN)/ruff check
