@@ -25,6 +25,7 @@ from taskforge_core.errors import FailedPrecondition
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.notifications import Notifier
 from taskforge_core.projects import Projects
+from taskforge_core.queries import cancel_waiting_jobs
 from taskforge_core.statuses import JobStatus
 
 PENDING, SCHEDULED, PROCESSING = JobStatus.PENDING, JobStatus.SCHEDULED, JobStatus.PROCESSING
@@ -221,6 +222,26 @@ async def test_a_job_that_is_being_leased_is_passed_over(
     assert await queue_ids(database, [taken, other]) == [dead, emails]
     assert await statuses(database.hot, [taken, other]) == [PROCESSING, PENDING]
     assert await miscounts(database.hot) == []
+
+
+async def test_what_changed_since_it_was_looked_at_is_judged_as_it_is_now(
+    database: Database,
+) -> None:
+    dead, emails = await two_queues(database)
+    other = await insert_queue(database.hot, "other")
+    running, moved, ended, waiting = await insert_dead_letters(
+        database, dead, emails, priorities=[0] * 4
+    )
+    await lease(database.hot, [running], await insert_session(database.hot))
+    # Back and dead again elsewhere: it is no longer this queue's to give away.
+    await database.hot.execute("UPDATE jobs SET queue_id = $1 WHERE id = $2", other, moved)
+    await cancel_waiting_jobs(database.hot, DEFAULT_PROJECT_ID, [str(ended)])
+    chosen = [running, moved, ended, waiting]
+    rows = await redrive_jobs(
+        database.hot, DEFAULT_PROJECT_ID, dead, chosen, 0, datetime.now(UTC), None
+    )
+    assert [tuple(row) for row in rows] == [(emails, PENDING, 1)]
+    assert await queue_ids(database, [running, moved, waiting]) == [dead, other, emails]
 
 
 @pytest.mark.parametrize("commits", [True, False])
