@@ -16,9 +16,7 @@ from tests.support.session_rows import (
 )
 from tests.support.snapshots import unchanged
 
-from job_service.queries import (
-    close_call,
-)
+from job_service.queries import close_call, lock_sessions
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 
@@ -107,7 +105,7 @@ async def test_of_calls_opened_at_once_exactly_one_is_current(database: Database
         *(
             lock_sessions(database.hot, DEFAULT_PROJECT_ID, [session_id], [call])
             for call in calls
-            if call != current
+            if call is not None and call != current
         )
     )
     assert len(rows) == 7

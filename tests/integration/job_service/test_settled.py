@@ -1,4 +1,4 @@
-"""find_settled, revive_job and what is done to single jobs: jobs that move are always somewhere."""
+"""find_settled and revive_job: answers that are kept, and jobs that are always somewhere."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from asyncpg import Record
+from tests.support.endings import leased_jobs
 from tests.support.leases import LeaseKey, insert_session, lease, miscounts, statuses
 from tests.support.rows import insert_jobs, insert_project, insert_queue
 from tests.support.snapshots import unchanged
@@ -14,9 +15,6 @@ from tests.support.waiting import until_blocked
 
 from job_service.queries import (
     find_settled,
-    lock_job,
-    report_progress,
-    request_cancel,
     revive_job,
 )
 from taskforge_core.database import Database
@@ -27,16 +25,6 @@ from taskforge_core.retrying import Ending, Failed, Released, Snoozed, Succeeded
 from taskforge_core.statuses import JobStatus
 
 FATAL = Failed("no", retryable=False)
-
-
-async def leased(
-    database: Database, count: int = 1, *, project_id: UUID = DEFAULT_PROJECT_ID
-) -> list[LeaseKey]:
-    """Jobs of a new queue, leased to a new session."""
-    queue_id = await insert_queue(database.hot, f"queue {uuid4()}", project_id=project_id)
-    ids = await insert_jobs(database.hot, queue_id, priorities=[0] * count, project_id=project_id)
-    session_id = await insert_session(database.hot, project_id=project_id)
-    return await lease(database.hot, ids, session_id, project_id=project_id)
 
 
 async def settle(
@@ -83,7 +71,7 @@ async def row_of(database: Database, key: LeaseKey) -> Record:
 async def test_a_settle_is_found_with_its_answer_and_by_its_own_token_only(
     database: Database, ending: Ending, answer: JobStatus
 ) -> None:
-    key, neighbour = await leased(database, 2)
+    key, neighbour = await leased_jobs(database, 2)
     await settle(database, key, ending)
     job_id, lease_seq = key
     others = [(job_id, lease_seq + 1), (job_id, lease_seq - 1), (neighbour[0], lease_seq)]
@@ -95,7 +83,7 @@ async def test_a_settle_is_found_with_its_answer_and_by_its_own_token_only(
 
 
 async def test_a_settle_that_was_superseded_is_found_no_longer(database: Database) -> None:
-    [first] = await leased(database)
+    [first] = await leased_jobs(database, 1)
     await settle(database, first, Released())
     assert await settled(database.hot, [first]) == {first: JobStatus.PENDING}
     [second] = await lease(database.hot, [UUID(first[0])], await insert_session(database.hot))
@@ -106,7 +94,7 @@ async def test_a_settle_that_was_superseded_is_found_no_longer(database: Databas
 
 @pytest.mark.parametrize("ending", [Released(), FATAL], ids=["waiting", "history"])
 async def test_what_no_worker_settled_is_not_found(database: Database, ending: Ending) -> None:
-    [key] = await leased(database)
+    [key] = await leased_jobs(database, 1)
     await settle(database, key, ending, answered=False)
     assert await settled(database.hot, [key]) == {}
 
@@ -115,7 +103,7 @@ async def test_an_answer_outlives_the_retry_of_its_job_until_the_next_lease(
     database: Database,
 ) -> None:
     """The worker that failed the job may repeat its settle, having missed the answer."""
-    [key] = await leased(database)
+    [key] = await leased_jobs(database, 1)
     await settle(database, key, FATAL)
     assert await revive(database, key) is not None
     assert await settled(database.hot, [key]) == {key: JobStatus.FAILED}
@@ -124,7 +112,7 @@ async def test_an_answer_outlives_the_retry_of_its_job_until_the_next_lease(
 
 
 async def test_a_job_that_moves_is_found_on_one_side_at_every_moment(database: Database) -> None:
-    keys = await leased(database, 10)
+    keys = await leased_jobs(database, 10)
     for key in keys:
         await settle(database, key, FATAL)
     stop = asyncio.Event()
@@ -160,7 +148,7 @@ async def revive(database: Database, key: LeaseKey, additional_attempts: int = 0
 
 
 async def failed_job(database: Database, *, attempts: int = 1, allowed: int = 3) -> LeaseKey:
-    [key] = await leased(database)
+    [key] = await leased_jobs(database, 1)
     await database.hot.execute(
         "UPDATE taskforge.jobs SET attempt_count = $1, max_attempts = $2, timeout = '5 s',"
         " labels = '{\"a\": \"b\"}', traceparent = 't', progress = '0.5' WHERE id = $3",
@@ -261,97 +249,3 @@ async def test_a_revival_that_waited_for_another_finds_nothing_left(database: Da
     assert await waiting is None
     assert (await row_of(database, key))["max_attempts"] == 3
     assert await miscounts(database.hot) == []
-
-
-# -- lock_job and request_cancel ----------------------------------------------------------------
-
-
-async def test_an_unfinished_job_is_locked_and_a_finished_one_is_not_found(
-    database: Database,
-) -> None:
-    queue_id = await insert_queue(database.hot, "q")
-    other = await insert_project(database.hot)
-    for status in JobStatus:
-        [job_id] = await insert_jobs(database.hot, queue_id, status)
-        row = await lock_job(database.hot, DEFAULT_PROJECT_ID, job_id)
-        if status in {JobStatus.PENDING, JobStatus.SCHEDULED, JobStatus.PROCESSING}:
-            assert row is not None
-            assert row["status"] == status
-            assert (row["session_id"] is not None) == (status is JobStatus.PROCESSING)
-        else:
-            assert row is None
-        assert await lock_job(database.hot, other, job_id) is None
-
-
-async def test_a_locked_job_cannot_be_settled_until_the_lock_is_gone(database: Database) -> None:
-    [key] = await leased(database)
-    async with database.hot.acquire() as connection, connection.transaction():
-        row = await lock_job(connection, DEFAULT_PROJECT_ID, UUID(key[0]))
-        assert row is not None
-        settling = asyncio.create_task(settle(database, key, Succeeded()))
-        await until_blocked(database.hot, connection.get_server_pid())
-        await request_cancel(connection, DEFAULT_PROJECT_ID, UUID(key[0]))
-    await settling
-    assert await statuses(database.hot, [UUID(key[0])]) == [JobStatus.SUCCEEDED]
-
-
-async def test_who_waits_for_a_job_that_is_settled_meanwhile_finds_none(
-    database: Database,
-) -> None:
-    [key] = await leased(database)
-    async with database.hot.acquire() as connection, connection.transaction():
-        await end_leases(connection, DEFAULT_PROJECT_ID, {key: Succeeded()}, answered=True)
-        waiting = asyncio.create_task(lock_job(database.hot, DEFAULT_PROJECT_ID, UUID(key[0])))
-        await until_blocked(database.hot, connection.get_server_pid())
-    assert await waiting is None
-
-
-async def test_a_cancellation_is_asked_for_once_and_only_of_what_runs(database: Database) -> None:
-    [key] = await leased(database)
-    await request_cancel(database.hot, DEFAULT_PROJECT_ID, UUID(key[0]))
-    first = (await row_of(database, key))["cancel_requested_at"]
-    assert first is not None
-    queue_id = await insert_queue(database.hot, "q")
-    jobs = [
-        job_id
-        for status in JobStatus
-        if status is not JobStatus.PROCESSING
-        for job_id in await insert_jobs(database.hot, queue_id, status)
-    ]
-    async with unchanged(database.hot):
-        for job_id in [UUID(key[0]), *jobs, uuid4()]:
-            await request_cancel(database.hot, DEFAULT_PROJECT_ID, job_id)
-    other = await insert_project(database.hot)
-    [foreign] = await leased(database, project_id=other)
-    await request_cancel(database.hot, DEFAULT_PROJECT_ID, UUID(foreign[0]))
-    assert (await row_of(database, foreign))["cancel_requested_at"] is None
-
-
-# -- report_progress ----------------------------------------------------------------------------
-
-
-async def test_only_the_holder_of_the_current_lease_reports_progress(database: Database) -> None:
-    current, stale, settled_key = await leased(database, 3)
-    other = await insert_project(database.hot)
-    [foreign] = await leased(database, project_id=other)
-    await settle(database, stale, Released())
-    [renewed] = await lease(database.hot, [UUID(stale[0])], await insert_session(database.hot))
-    await settle(database, settled_key, Released())
-    keys = sorted([current, stale, settled_key, foreign, (str(uuid4()), 1)])
-    await report_progress(
-        database.hot,
-        DEFAULT_PROJECT_ID,
-        [key[0] for key in keys],
-        [key[1] for key in keys],
-        [f'{{"of": {key[1]}}}' for key in keys],
-    )
-    assert (await row_of(database, current))["progress"] == f'{{"of": {current[1]}}}'
-    for key in (renewed, settled_key, foreign):
-        assert (await row_of(database, key))["progress"] is None
-
-
-async def test_progress_is_the_text_as_it_was_sent(database: Database) -> None:
-    [key] = await leased(database)
-    for progress in ('{"b": 1,  "a": "\\u0000é"}', "0.10", "null", '"x"'):
-        await report_progress(database.hot, DEFAULT_PROJECT_ID, [key[0]], [key[1]], [progress])
-        assert (await row_of(database, key))["progress"] == progress
