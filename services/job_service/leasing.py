@@ -133,7 +133,7 @@ class Claimer:
                     [picked.id for picked, _ in hands],
                     [demand.session_id for _, demand in hands],
                     [demand.worker_id for _, demand in hands],
-                    sorted({picked.queue_id for picked, _ in hands}),
+                    [picked.queue_id for picked, _ in hands],
                     sorted(ration.locked),
                 )
                 await record(connection, project_id, ration, rows)

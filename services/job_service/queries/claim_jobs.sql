@@ -1,15 +1,15 @@
 -- Leases jobs to sessions: of the picked candidates those that are still ready and that no other
 -- claim has locked.
 --
--- Guarantee: status and queue are checked again under the row's lock, and a row locked by another
--- claim is skipped instead of waited for; each lease gets a number that no lease had before.
+-- Guarantee: status and queue are checked again under the row's lock (a redrive may have moved the job
+-- to a queue with other rules), and a row locked by another claim is skipped instead of waited for; each lease gets a number that no lease had before.
 -- A queue with limits yields nothing unless its lock is held ($6). A claim on a queue without limits
 -- shares its lock, so that the first claim under a new limit waits for those still under none.
 -- Index: jobs_pkey, two probes a job; queues_pkey, one. OFFSET 0 keeps the planner to that also while
 -- it knows nothing of the tables (as in `finish_jobs`).
 --
--- $1 project_id, $2 job ids, $3 session ids, $4 worker ids (aligned); $5 their queues, ascending,
--- $6 queues whose locks this transaction holds
+-- $1 project_id; aligned arrays: $2 job ids, $3 session ids, $4 worker ids, $5 the queues from which
+-- they were picked; $6 queues whose locks this transaction holds
 WITH open_queue AS MATERIALIZED (
     SELECT queue.id
     FROM taskforge.queues AS queue
@@ -23,11 +23,13 @@ WITH open_queue AS MATERIALIZED (
       END
 ), chosen AS MATERIALIZED (
     SELECT $1::uuid AS project_id, given.id, given.session_id, given.worker_id, queue.timeout
-    FROM unnest($2::uuid[], $3::uuid[], $4::text[]) AS given (id, session_id, worker_id)
+    FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::uuid[])
+        AS given (id, session_id, worker_id, queue_id)
     CROSS JOIN LATERAL (
         SELECT candidate.queue_id
         FROM taskforge.jobs AS candidate
         WHERE candidate.project_id = $1 AND candidate.id = given.id AND candidate.status = 1
+          AND candidate.queue_id = given.queue_id
         FOR UPDATE SKIP LOCKED
     ) AS job
     CROSS JOIN LATERAL (

@@ -30,8 +30,11 @@ async def claim(
     """What was leased, by job."""
     sessions = session_ids or [SESSION] * len(job_ids)
     workers = [f"worker of {session}" for session in sessions]
-    queue_ids = await executor.fetch("SELECT id FROM taskforge.queues ORDER BY id")
-    queues = [row["id"] for row in queue_ids]
+    found = await executor.fetch(
+        "SELECT id, queue_id FROM taskforge.jobs WHERE id = ANY($1::uuid[])", job_ids
+    )
+    queue_of = {row["id"]: row["queue_id"] for row in found}
+    queues = [queue_of.get(job_id, UUID(int=0)) for job_id in job_ids]
     rows = await claim_jobs(executor, project_id, job_ids, sessions, workers, queues, ())
     return {UUID(row["id"]): row for row in rows}
 
@@ -230,3 +233,24 @@ async def test_attempts_beyond_the_allowed_ones_cannot_be_stored(database: Datab
     await database.hot.execute("UPDATE taskforge.jobs SET attempt_count = max_attempts")
     with pytest.raises(Exception, match="jobs_attempts"):
         await claim(database.hot, [job_id])
+
+
+async def test_a_job_that_was_moved_to_another_queue_since_it_was_picked_is_left(
+    database: Database,
+) -> None:
+    """The other queue may have limits, whose lock this claim does not hold."""
+    picked_from = await insert_queue(database.hot, "dead")
+    moved_to = await insert_queue(database.hot, "emails")
+    [job_id] = await insert_jobs(database.hot, picked_from)
+    await database.hot.execute("UPDATE taskforge.jobs SET queue_id = $1", moved_to)
+    rows = await claim_jobs(
+        database.hot,
+        DEFAULT_PROJECT_ID,
+        [job_id],
+        [SESSION],
+        ["worker"],
+        [picked_from],
+        (),
+    )
+    assert rows == []
+    assert set(await claim(database.hot, [job_id])) == {job_id}
