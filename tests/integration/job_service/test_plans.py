@@ -161,6 +161,7 @@ CASES: dict[str, Case] = {
         pick(100, 100, of="backlog", tried=50), 151, 100, queue_reads=1
     ),
     "pick_jobs_of_types": Case(pick(8, 200, "common", "rare"), QUEUES * 20 + 100, 200),
+    "pick_jobs_of_types none": Case(pick(9, 9, "none", of="backlog"), 1, 0, queue_reads=1),
     "pick_jobs_of_types rare": Case(pick(100, 100, "rare"), QUEUES + RARE + 1, RARE),
     "pick_jobs_of_types rare of one queue": Case(
         pick(20, 20, "rare", of="backlog"), 21, 20, queue_reads=1
