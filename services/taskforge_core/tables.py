@@ -5,7 +5,6 @@ their statements in `queries/*.sql`.
 """
 
 from sqlalchemy import (
-    ARRAY,
     JSON,
     UUID,
     BigInteger,
@@ -127,18 +126,4 @@ queue_deltas = Table(
     Column("queue_id", UUID, nullable=False),
     Column("status", SmallInteger, nullable=False),
     Column("n", BigInteger, nullable=False),
-)
-
-sessions = Table(
-    "sessions",
-    metadata,
-    Column("project_id", UUID, primary_key=True),
-    Column("session_id", UUID, primary_key=True),
-    Column("worker_id", Text, nullable=False),
-    Column("lease_duration", Interval, nullable=False),
-    Column("expires_at", _Moment),
-    Column("must_heartbeat", Boolean, nullable=False),
-    Column("listed", ARRAY(BigInteger), nullable=False),
-    Column("omitted", ARRAY(BigInteger), nullable=False),
-    Column("draining", Boolean, nullable=False),
 )

@@ -1,6 +1,7 @@
 """What both kinds of client are made of: where the services are, and a stub for each."""
 
 import threading
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import grpc
@@ -16,7 +17,7 @@ from taskforge_sdk.retrying import Attempts, RetryPolicy
 Channel = TypeVar("Channel", grpc.Channel, grpc.aio.Channel)
 
 
-class Connected(Generic[Channel]):
+class Connected(ABC, Generic[Channel]):
     """The settings of a client; it opens each channel with the first call that needs it."""
 
     def __init__(
@@ -44,8 +45,9 @@ class Connected(Generic[Channel]):
         self._stubs: dict[Service, QueueServiceStub | JobServiceStub] = {}
         self._opening = threading.Lock()
 
+    @abstractmethod
     def _open_channel(self, address: str) -> Channel:
-        raise NotImplementedError
+        """A channel of the client's kind."""
 
     def _attempts(self, call: Call[Result]) -> Attempts:
         return Attempts(
