@@ -274,6 +274,23 @@ async def test_a_session_moves_to_another_replica_with_what_it_holds(
             assert new.lost == []
 
 
+async def test_a_stream_that_was_not_told_of_its_replacement_takes_no_job(
+    replica: JobReplica, other_replica: JobReplica, database: Database
+) -> None:
+    await insert_queue(database.hot, "emails")
+    session_id = str(uuid4())
+    async with lease_stream(replica.stub, session_id) as old:
+        await replica.until_taking(1)
+        await replica.server.listener.stop()
+        async with lease_stream(other_replica.stub, session_id) as new:
+            await other_replica.until_taking(1)
+            job = await create(replica.stub)
+            await expect_error(old.end(), StatusCode.ABORTED, "STREAM_REPLACED")
+            [lease] = await new.until_leases(1)
+            assert (lease.job.id, lease.job.attempt_count) == (job.id, 1)
+            assert old.leases == []
+
+
 async def test_a_poll_makes_good_for_notifications_that_are_lost(
     job_stub: JobStub, other_replica: JobReplica, database: Database
 ) -> None:
