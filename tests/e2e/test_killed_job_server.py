@@ -26,9 +26,9 @@ def test_a_killed_job_server_loses_no_job_and_makes_none_run_twice(
     open_folder: Path, tmp_path: Path
 ) -> None:
     queue = f"killed-server-{uuid.uuid4().hex}"
-    # A server is back long before leases of 15 s end, and what it had claimed but not sent is
-    # ready again after two heartbeats, which go out each 5 s.
-    workers = Workers(tmp_path, queue, lease="15s")
+    # A server is back long before leases of 21 s end, and what it had claimed but not sent is
+    # ready again after two heartbeats, which go out each 7 s.
+    workers = Workers(tmp_path, queue, lease="21s")
     with DevSystem(open_folder / "data") as dev, dev.client() as client:
         queue_id = client.create_queue(queue).id
         job_address = dev.addresses["job"]
