@@ -83,7 +83,7 @@ class JobChanger:
         job = await self._job(project_id, job_id)
         if queue_id is None:
             raise _not_retried(job, request.additional_attempts)
-        self._waker.jobs_ready([queue_id])
+        self._waker.jobs_ready(project_id, [queue_id])
         return job
 
     async def _job(self, project_id: UUID, job_id: UUID) -> job_pb2.Job:

@@ -65,12 +65,13 @@ class Dispatcher:
                 del self._groups[demand.subscription]
                 self._background.start("stop dispatching", group.stop())
 
-    def wake(self, queue_ids: Iterable[UUID], *, pass_on: bool = False) -> list[UUID]:
+    def wake(self, queue_ids: Iterable[UUID], *, untold_in: UUID | None = None) -> list[UUID]:
         """Let the calls that take jobs of these queues look for them.
 
         Args:
             queue_ids: Queues in which something became ready.
-            pass_on: Nobody else was told: tell them when the calls here cannot take it all.
+            untold_in: The queues' project, if nobody else was told: tell them when the calls here
+                cannot take it all. None: all were told, and the project is not known.
 
         Returns:
             The queues whose jobs, for all that is known here, no call of this replica takes.
@@ -81,9 +82,12 @@ class Dispatcher:
             for group in self._groups.values():
                 if not group.covers(queue_id) or group.credit == 0:
                     continue
+                # One of all queues covers those of its own project alone.
+                if untold_in not in (None, group.subscription.project_id):
+                    continue
                 # Whoever takes only some of the queue's jobs may not take these.
                 serves = group.takes_any_job
-                group.wake([queue_id] if pass_on and serves else ())
+                group.wake([queue_id] if untold_in is not None and serves else ())
                 served = served or serves
             if not served:
                 unserved.append(queue_id)

@@ -173,7 +173,7 @@ class Enqueuer:
                 )
                 if not remembered:
                     raise _RequestKnown
-        self._wake(outcomes)
+        self._wake(project_id, outcomes)
         return response
 
     async def _answer_again(
@@ -195,7 +195,7 @@ class Enqueuer:
         """Insert the jobs of several calls; one statement unless something is not as usual."""
         async with self._database.hot.acquire() as connection:
             outcomes = await self._insert(connection, project_id, drafts)
-        self._wake(outcomes)
+        self._wake(project_id, outcomes)
         return outcomes
 
     async def _insert(
@@ -276,7 +276,7 @@ class Enqueuer:
             explained.append((item.id, outcome))
         return explained
 
-    def _wake(self, outcomes: Iterable[Outcome]) -> None:
+    def _wake(self, project_id: UUID, outcomes: Iterable[Outcome]) -> None:
         ready = {
             outcome.draft.queue_id
             for outcome in outcomes
@@ -284,7 +284,7 @@ class Enqueuer:
             and outcome.status == JobStatus.PENDING
             and outcome.draft.queue_id is not None
         }
-        self._waker.jobs_ready(ready)
+        self._waker.jobs_ready(project_id, ready)
 
 
 def _columns(drafts: Sequence[Draft]) -> list[list[object]]:

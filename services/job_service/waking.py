@@ -20,13 +20,13 @@ class Waker:
         self._routes = routes
         self._notifier = notifier
 
-    def jobs_ready(self, queue_ids: Iterable[UUID]) -> None:
-        """Jobs of these queues became ready.
+    def jobs_ready(self, project_id: UUID, queue_ids: Iterable[UUID]) -> None:
+        """Jobs of these queues of a project became ready.
 
         Where a call of this replica can take them, the others need not be woken: its claim is on
         the way, and if it cannot take them all, it passes the word on.
         """
-        unserved = self._dispatcher.wake(queue_ids, pass_on=True)
+        unserved = self._dispatcher.wake(queue_ids, untold_in=project_id)
         if unserved:
             self._notifier.notify("ready", *map(str, unserved))
 
@@ -57,7 +57,7 @@ class Waker:
         # In a queue with limits a slot is free, which another replica's call may be waiting for.
         ready |= {lease.queue_id for lease in ended if self._routes.may_have_limits(lease.queue_id)}
         if ready:
-            self.jobs_ready(ready)
+            self.jobs_ready(project_id, ready)
 
     def session_changed(self, session_id: UUID) -> None:
         """Something about a session changed that another replica's call of it must look up."""
