@@ -1,5 +1,6 @@
 """Makes scheduled jobs ready when their time has come."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -10,6 +11,10 @@ from scheduler_service.queries import promote_due_jobs
 from taskforge_core.notifications import Notifier
 
 log = structlog.get_logger(__name__)
+
+
+LANES = 3
+"""Batches at once when many jobs are due; more gain little on few cores."""
 
 
 class Promoter:
@@ -23,10 +28,20 @@ class Promoter:
         self._batch_size = batch_size
 
     async def run_once(self) -> bool:
-        """Promote one batch and wake the claims of its queues; True if more may be due."""
+        """Promote what is due and wake the claims of its queues; True if more may be due.
+
+        When one batch is not enough, several run at once: each skips what another has locked, so
+        they share the work over the database's cores.
+        """
+        if await self._promote_batch() < self._batch_size:
+            return False
+        batches = await asyncio.gather(*(self._promote_batch() for _ in range(LANES)))
+        return max(batches) >= self._batch_size
+
+    async def _promote_batch(self) -> int:
         rows = await promote_due_jobs(self._pool, self._batch_size)
         promoted: int = sum(row["n"] for row in rows)
         if promoted:
             self._notifier.notify(READY, *(str(row["queue_id"]) for row in rows))
             log.debug("jobs_promoted", jobs=promoted, queues=len(rows))
-        return promoted >= self._batch_size
+        return promoted

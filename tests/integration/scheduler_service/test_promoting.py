@@ -74,15 +74,26 @@ async def test_the_queues_of_all_projects_are_promoted(
     assert {tuple(row) for row in rows} == {(DEFAULT_PROJECT_ID, first, 1), (other, second, 2)}
 
 
-async def test_a_pass_takes_one_batch_the_longest_due_first_and_says_that_more_may_wait(
+async def test_a_batch_takes_the_longest_due_first(
     database: Database, notifier: RecordingNotifier
 ) -> None:
     _, ids = await scheduled_jobs(database, "emails", -1, -3, -2)
-    promoter = Promoter(database.hot, notifier, batch_size=2)
-    assert await promoter.run_once() is True
+    assert await Promoter(database.hot, notifier, batch_size=2)._promote_batch() == 2
     assert await statuses(database.hot, ids) == [SCHEDULED, PENDING, PENDING]
-    assert await promoter.run_once() is False
-    assert await statuses(database.hot, ids) == [PENDING, PENDING, PENDING]
+
+
+async def test_a_pass_with_more_due_than_a_batch_promotes_several_and_says_whether_more_wait(
+    database: Database, notifier: RecordingNotifier
+) -> None:
+    _, ids = await scheduled_jobs(database, "emails", *range(-30, 0))
+    promoter = Promoter(database.hot, notifier, batch_size=2)
+    passes = 1
+    while await promoter.run_once():
+        passes += 1
+    # A batch and then three at once: eight jobs a pass at most.
+    assert passes >= 4
+    assert await statuses(database.hot, ids) == [PENDING] * 30
+    assert await miscounts(database.hot) == []
 
 
 async def test_a_job_that_another_transaction_holds_is_left_for_the_next_pass(
