@@ -56,8 +56,8 @@ from taskforge_core.statuses import JobStatus
 
 T = TypeVar("T")
 
-EXAMPLES, STEPS = 60, 40
-"""2,400 steps in all, of which each takes a few milliseconds."""
+EXAMPLES, STEPS = 45, 40
+"""1,800 steps in all, of which each takes a few milliseconds."""
 
 CALL_SECONDS = 30
 SESSIONS = range(3)
