@@ -13,6 +13,7 @@ from tests.support.job_calls import (
     fail,
     release,
     settle,
+    snoozed,
     spec,
     succeeded,
 )
@@ -43,23 +44,27 @@ async def processing(database: Database) -> int:
 async def test_a_slot_that_is_freed_at_one_replica_is_refilled_at_the_other(
     replica: JobReplica, other_replica: JobReplica, database: Database
 ) -> None:
-    """The worker that frees it wants no more itself."""
-    await insert_queue(database.hot, "emails", max_concurrent_jobs=1, retry_jitter=0.0)
-    await create_all(replica.stub, [spec(max_attempts=1)] * 6)
-    # A session that holds one job and has no open call.
-    held = await acquire(replica.stub, max_in_flight=5)
-    assert len(held) == 1
-    async with lease_stream(other_replica.stub, max_in_flight=1) as stream:
+    """The worker that frees it wants no more itself, and nobody else counts its leases."""
+    await insert_queue(database.hot, "emails", max_concurrent_jobs=5)
+    await create_all(replica.stub, [spec(max_attempts=1)] * 12)
+    held = await acquire(replica.stub)
+    assert len(held) == 5
+    async with lease_stream(other_replica.stub) as stream:
         await other_replica.until_taking(1)
         await complete(replica.stub, held[0].lease_token)
         await stream.until_leases(1)
-        await complete(replica.stub, stream.tokens[0])
+        await fail(replica.stub, held[1].lease_token, retryable=False)
         await stream.until_leases(2)
-        await fail(replica.stub, stream.tokens[1], retryable=False)
+        await settle(replica.stub, [snoozed(held[2].lease_token, duration(hours=1))])
         await stream.until_leases(3)
-        await settle(replica.stub, [succeeded(stream.tokens[2])])
+        await complete(replica.stub, held[3].lease_token)
         await stream.until_leases(4)
-        assert await processing(database) == 1
+        await settle(replica.stub, [succeeded(held[4].lease_token)])
+        await stream.until_leases(5)
+        # And those that the stream's own replica counts, settled elsewhere.
+        await complete(replica.stub, stream.tokens[0])
+        await stream.until_leases(6)
+        assert await processing(database) == 5
 
 
 @told_only
