@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from asyncpg import Record
+from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.explaining import PLAN_MODES, Explainer, PlanMode
 from tests.support.leases import miscounts
 from tests.support.rows import insert_project, insert_queue
@@ -21,6 +22,7 @@ from taskforge.v1 import job_pb2
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.queries import Executor
+from taskforge_core.statuses import JobStatus
 
 DEFAULT_MAX_PAYLOAD = 262_144
 
@@ -335,3 +337,64 @@ async def test_a_calls_request_id_is_remembered_once(database: Database, outcome
         assert (row["content_hash"], row["job_ids"], row["errors"]) == (b"first", job_ids, b"error")
     else:
         assert (row["content_hash"], row["job_ids"], row["errors"]) == (b"second", [None], None)
+
+
+# -- Delays by priority -------------------------------------------------------------------------
+
+
+def waits(rows: dict[UUID, Record], drafts: Sequence[Draft]) -> list[float | None]:
+    """How long each job waits from its creation on, in seconds; None: it is ready."""
+    found: list[float | None] = []
+    for made in drafts:
+        row = rows[made.id]
+        is_scheduled = row["status"] == JobStatus.SCHEDULED
+        assert is_scheduled == ((row["scheduled_for"] or 0) > row["created_at"])
+        delay = (row["scheduled_for"] or 0) - row["created_at"]
+        found.append(delay / 1_000_000 if is_scheduled else None)
+    return found
+
+
+def of_each_priority(queue_id: UUID) -> list[Draft]:
+    return [drafted(queue_id, priority=priority)[0] for priority in range(10)]
+
+
+async def test_a_queue_that_delays_by_priority_lets_the_urgent_first(database: Database) -> None:
+    queue_id = await insert_queue(database.hot, "q", delays_by_priority=True)
+    drafts = of_each_priority(queue_id)
+    rows = await insert(database.hot, drafts)
+    assert waits(rows, drafts) == [30, 30, 30, 10, 10, 10, 5, 5, None, None]
+    assert await miscounts(database.hot) == []
+
+
+async def test_each_delay_is_the_queues_own(database: Database) -> None:
+    queue_id = await insert_queue(
+        database.hot,
+        "q",
+        delays_by_priority=True,
+        delay_low=timedelta(seconds=7),
+        delay_medium=timedelta(0),
+        delay_high=timedelta(milliseconds=1500),
+        delay_urgent=timedelta(hours=1),
+    )
+    drafts = of_each_priority(queue_id)
+    rows = await insert(database.hot, drafts)
+    assert waits(rows, drafts) == [7, 7, 7, None, None, None, 1.5, 1.5, 3600, 3600]
+
+
+async def test_delays_that_are_not_asked_for_delay_nothing(database: Database) -> None:
+    queue_id = await insert_queue(database.hot, "q", delay_low=timedelta(hours=1))
+    drafts = of_each_priority(queue_id)
+    assert waits(await insert(database.hot, drafts), drafts) == [None] * 10
+
+
+async def test_a_job_for_later_waits_for_the_later_of_the_two(database: Database) -> None:
+    queue_id = await insert_queue(database.hot, "q", delays_by_priority=True)
+    now = datetime.now(UTC)
+    drafts = [
+        drafted(queue_id, scheduled_for=Timestamp(seconds=int(now.timestamp()) + ahead))[0]
+        for ahead in (-100, 5, 1000)
+    ]
+    first, second, third = waits(await insert(database.hot, drafts), drafts)
+    assert (first, second) == (30, 30)
+    assert third is not None
+    assert third > 900
