@@ -6,15 +6,12 @@ What runs is read from a log that a trigger on `jobs` writes, not from what clie
 import asyncio
 import random
 from datetime import datetime, timedelta
-from uuid import uuid4
 
 import pytest
-from grpc import StatusCode
 from tests.support.job_calls import acquire, complete, create, create_all, get, release, spec
 from tests.support.job_replicas import JobReplica
 from tests.support.lease_streams import lease_stream, until_total
 from tests.support.leases import miscounts
-from tests.support.refusals import expect_error
 from tests.support.rows import insert_queue
 
 from taskforge.v1 import job_pb2
@@ -214,14 +211,3 @@ async def test_the_delays_are_the_queues_own_and_a_later_schedule_wins(
     later.scheduled_for.FromDatetime(urgent.created_at.ToDatetime() + timedelta(hours=1))
     job = await create(replica.stub, priority=9, scheduled_for=later.scheduled_for)
     assert job.scheduled_for == later.scheduled_for
-
-
-async def test_a_paused_queue_that_keeps_accepting_takes_jobs_and_hands_out_none(
-    replica: JobReplica, database: Database
-) -> None:
-    await insert_queue(database.hot, "open", is_active=False, accepts_jobs=True)
-    await insert_queue(database.hot, "shut", is_active=False, accepts_jobs=False)
-    job = await create(replica.stub, "open")
-    assert job.status == job_pb2.JOB_STATUS_PENDING
-    await expect_error(create(replica.stub, "shut"), StatusCode.FAILED_PRECONDITION, "QUEUE_PAUSED")
-    assert await acquire(replica.stub, str(uuid4())) == []

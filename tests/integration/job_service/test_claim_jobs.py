@@ -238,19 +238,20 @@ async def test_attempts_beyond_the_allowed_ones_cannot_be_stored(database: Datab
 async def test_a_job_that_was_moved_to_another_queue_since_it_was_picked_is_left(
     database: Database,
 ) -> None:
-    """The other queue may have limits, whose lock this claim does not hold."""
+    """Also where the claim has jobs of that queue too: its limits were counted without this one."""
     picked_from = await insert_queue(database.hot, "dead")
     moved_to = await insert_queue(database.hot, "emails")
-    [job_id] = await insert_jobs(database.hot, picked_from)
+    [moved] = await insert_jobs(database.hot, picked_from)
+    [own] = await insert_jobs(database.hot, moved_to)
     await database.hot.execute("UPDATE taskforge.jobs SET queue_id = $1", moved_to)
     rows = await claim_jobs(
         database.hot,
         DEFAULT_PROJECT_ID,
-        [job_id],
-        [SESSION],
-        ["worker"],
-        [picked_from],
+        [moved, own],
+        [SESSION] * 2,
+        ["worker"] * 2,
+        [picked_from, moved_to],
         (),
     )
-    assert rows == []
-    assert set(await claim(database.hot, [job_id])) == {job_id}
+    assert [row["id"] for row in rows] == [str(own)]
+    assert set(await claim(database.hot, [moved])) == {moved}
