@@ -25,6 +25,7 @@ from tests.support.rows import insert_queue
 from tests.support.waiting import eventually, until_blocked
 
 from job_service.acquiring import Acquirer
+from job_service.grouping import Group
 from job_service.leasing import Claimed, Claimer, Hand
 from scheduler_service.rescuing import Rescuer
 from taskforge.v1 import job_pb2
@@ -54,6 +55,12 @@ class Stage:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(monkeypatch)
+
+
+@pytest.fixture
+def only_own_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody claims but a call that looks for itself."""
+    monkeypatch.setattr(Group, "start", lambda group: None)
 
 
 async def until_ready(database: Database, count: int) -> None:
@@ -93,21 +100,28 @@ async def test_a_call_that_is_given_up_while_its_claim_commits_strands_nothing(
     assert await miscounts(database.hot) == []
 
 
-async def test_a_stream_gets_its_part_of_a_claim_whose_caller_is_gone(
+@pytest.mark.usefixtures("only_own_looks")
+async def test_a_look_goes_on_to_its_end_when_its_caller_is_gone(
     replica: JobReplica, database: Database, stage: Stage
 ) -> None:
-    """A call's own pass claims for the stream as well: it must not die with the call."""
+    """It claims for the streams as well, and what it has claimed must reach somebody."""
     await insert_queue(database.hot, "emails")
-    async with lease_stream(replica.stub, max_in_flight=50) as stream:
+    async with lease_stream(replica.stub, max_in_flight=1) as stream:
         await replica.until_taking(1)
-        job = await create(replica.stub)
-        call = asyncio.create_task(acquire(replica.stub))
+        await create_all(replica.stub, [spec()] * 2)
+        call = asyncio.create_task(acquire(replica.stub, max_in_flight=1))
         await stage.reached.wait()
         call.cancel()
+        await replica.until_taking(1)
         stage.go_on.set()
         [lease] = await stream.until_leases(1)
-        assert lease.job.id == job.id
         assert lease.job.attempt_count == 1
+
+        async def other_is_ready() -> bool:
+            rows = await database.hot.fetch("SELECT status FROM taskforge.jobs ORDER BY status")
+            return [row["status"] for row in rows] == [JobStatus.PENDING, JobStatus.PROCESSING]
+
+        await eventually(other_is_ready, "what was for the call is given back")
 
 
 async def test_a_stream_that_is_given_up_while_its_claim_commits_strands_nothing(
