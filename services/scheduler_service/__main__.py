@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 from pydantic import ValidationError
 
+from scheduler_service import promoting
 from scheduler_service.analyzing import Analyzer
 from scheduler_service.cleaning import Cleaner
 from scheduler_service.folding import Folder
@@ -48,7 +49,7 @@ def compose(database: Database, notifier: Notifier, leader: Leader) -> list[Loop
     settings, pool = database.settings, database.hot
     cleaner = Cleaner(pool, settings.request_id_retention)
     passes = {
-        "promote due jobs": (Promoter(pool, notifier).run_once, _OFTEN),
+        "promote due jobs": (Promoter(pool, notifier).run_once, promoting.EVERY),
         "open paused queues": (Resumer(pool, notifier).run_once, _OFTEN),
         "time attempts out": (TimeoutEnforcer(pool, notifier).run_once, _SOON),
         "rescue silent sessions": (Rescuer(pool, notifier).run_once, _SOON),
