@@ -2,19 +2,23 @@
 -- claim has locked.
 --
 -- Guarantee: status and queue are checked again under the row's lock (a redrive may have moved the job
--- to a queue with other rules), and a row locked by another claim is skipped instead of waited for; each lease gets a number that no lease had before.
+-- to a queue with other rules), and a row locked by another claim is skipped instead of waited for;
+-- each lease gets a number that no lease had before.
 -- A queue with limits yields nothing unless its lock is held ($6). A claim on a queue without limits
 -- shares its lock, so that the first claim under a new limit waits for those still under none.
--- Index: jobs_pkey, two probes a job; queues_pkey, one. OFFSET 0 keeps the planner to that also while
--- it knows nothing of the tables (as in `finish_jobs`).
+-- Index: jobs_pkey, two probes a job; queues_pkey, one a queue. OFFSET 0 keeps the planner to that also
+-- while it knows nothing of the tables (as in `finish_jobs`), and so does the check of the job's queue
+-- behind the lock.
 --
 -- $1 project_id; aligned arrays: $2 job ids, $3 session ids, $4 worker ids, $5 the queues from which
 -- they were picked; $6 queues whose locks this transaction holds
 WITH open_queue AS MATERIALIZED (
-    SELECT queue.id
-    FROM taskforge.queues AS queue
-    WHERE queue.project_id = $1 AND queue.id = ANY($5::uuid[])
-      AND queue.is_active AND queue.deleted_at IS NULL
+    SELECT queue.id, queue.timeout
+    FROM (SELECT DISTINCT unnest($5::uuid[])) AS given (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
+    ) AS queue
+    WHERE queue.is_active AND queue.deleted_at IS NULL
       AND CASE
         WHEN queue.id = ANY($6::uuid[]) THEN true
         WHEN queue.max_concurrent_jobs IS NULL AND queue.rate_limit_per_minute IS NULL
@@ -22,23 +26,17 @@ WITH open_queue AS MATERIALIZED (
         ELSE false
       END
 ), chosen AS MATERIALIZED (
-    SELECT $1::uuid AS project_id, given.id, given.session_id, given.worker_id, queue.timeout
+    SELECT $1::uuid AS project_id, given.id, given.session_id, given.worker_id, open_queue.timeout
     FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::uuid[])
         AS given (id, session_id, worker_id, queue_id)
+    JOIN open_queue ON open_queue.id = given.queue_id
     CROSS JOIN LATERAL (
         SELECT candidate.queue_id
         FROM taskforge.jobs AS candidate
         WHERE candidate.project_id = $1 AND candidate.id = given.id AND candidate.status = 1
-          AND candidate.queue_id = given.queue_id
         FOR UPDATE SKIP LOCKED
     ) AS job
-    CROSS JOIN LATERAL (
-        SELECT own.timeout
-        FROM taskforge.queues AS own
-        WHERE own.project_id = $1 AND own.id = job.queue_id
-        OFFSET 0
-    ) AS queue
-    WHERE job.queue_id = ANY(ARRAY(SELECT id FROM open_queue))
+    WHERE job.queue_id = given.queue_id
 ), moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), leased AS (

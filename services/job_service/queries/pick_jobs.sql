@@ -4,8 +4,10 @@
 -- job priority, age and id. A queue that returns `per_queue` rows may have more: what ranks behind
 -- its last row is not certain to be next (`dealing.certain` cuts there).
 -- Index: jobs_ready, one range a queue, read in its order; queues_pkey or queues_name.
+-- Queues that are given are probed one by one (OFFSET 0 keeps the planner to that); only a
+-- subscription to all of them reads all of them.
 --
--- $1 project_id, $2 queue ids (NULL: every queue of the project), $3 per_queue, $4 rows at most,
+-- $1 project_id, $2 queue ids (NULL: all of the project), $3 per_queue, $4 rows at most,
 -- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room,
 -- $7 the largest payload, labels and progress together that anybody can receive
 SELECT
@@ -14,7 +16,15 @@ SELECT
     job.payload_bytes,
     job.message_bytes,
     queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
-FROM taskforge.queues AS queue
+FROM (
+    SELECT own.*
+    FROM (SELECT DISTINCT unnest($2::uuid[])) AS given (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
+    ) AS own
+    UNION ALL
+    SELECT * FROM taskforge.queues WHERE project_id = $1 AND $2::uuid[] IS NULL
+) AS queue
 CROSS JOIN LATERAL (
     SELECT id, priority, created_at, payload_bytes, size.message_bytes
     FROM taskforge.jobs
@@ -28,9 +38,7 @@ CROSS JOIN LATERAL (
     ORDER BY priority DESC, created_at, id
     LIMIT $3
 ) AS job
-WHERE queue.project_id = $1
-  AND ($2::uuid[] IS NULL OR queue.id = ANY($2::uuid[]))
-  AND queue.id <> ALL($6::uuid[])
+WHERE queue.id <> ALL($6::uuid[])
   AND queue.is_active
   AND queue.deleted_at IS NULL
 ORDER BY queue.priority DESC, job.priority DESC, job.created_at, job.id
