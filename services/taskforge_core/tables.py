@@ -5,6 +5,7 @@ their statements in `queries/*.sql`.
 """
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     UUID,
     BigInteger,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Double,
     Integer,
     Interval,
+    LargeBinary,
     MetaData,
     SmallInteger,
     Table,
@@ -25,6 +27,17 @@ metadata = MetaData(schema="taskforge")
 
 _Moment = DateTime(timezone=True)
 
+organisations = Table(
+    "organisations",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("is_operator", Boolean, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("updated_at", _Moment, nullable=False),
+    Column("disabled_at", _Moment),
+)
+
 projects = Table(
     "projects",
     metadata,
@@ -32,6 +45,44 @@ projects = Table(
     Column("organisation_id", UUID, nullable=False),
     Column("name", Text, nullable=False),
     Column("created_at", _Moment, nullable=False),
+    Column("updated_at", _Moment, nullable=False),
+    Column("disabled_at", _Moment),
+    Column("max_jobs_per_second", Integer),
+    Column("max_unfinished_jobs", BigInteger),
+    Column("max_queues", Integer),
+    Column("max_lease_streams", Integer),
+    Column("max_request_bytes", Integer),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("organisation_id", UUID, nullable=False),
+    Column("project_id", UUID),
+    Column("name", Text, nullable=False),
+    Column("secret_hash", LargeBinary),
+    Column("certificate_name", Text),
+    Column("permissions", ARRAY(SmallInteger), nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", _Moment),
+    Column("revoked_at", _Moment),
+    Column("last_used_at", _Moment),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("at", _Moment, nullable=False),
+    Column("organisation_id", UUID),
+    Column("project_id", UUID),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
+    Column("request_id", Text, nullable=False),
 )
 
 queues = Table(

@@ -117,6 +117,54 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 27
     """NOT_FOUND: there is no such session that the caller may see. Metadata: `session_id`."""
+    ERROR_REASON_CREDENTIAL_MISSING: _ErrorReason.ValueType  # 28
+    """UNAUTHENTICATED: the call carries no credential: neither `authorization: Bearer …` nor, where the
+    server knows certificates, one of a known name.
+    """
+    ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 29
+    """UNAUTHENTICATED: the credential is malformed, unknown, or not signed by whom it should be. Which
+    of them is not told.
+    """
+    ERROR_REASON_CREDENTIAL_EXPIRED: _ErrorReason.ValueType  # 30
+    """UNAUTHENTICATED: the credential was valid until a time that has passed."""
+    ERROR_REASON_CREDENTIAL_REVOKED: _ErrorReason.ValueType  # 31
+    """UNAUTHENTICATED: the key was revoked, or its organisation is disabled."""
+    ERROR_REASON_PERMISSION_MISSING: _ErrorReason.ValueType  # 32
+    """PERMISSION_DENIED: the credential lacks a permission that the call needs. Metadata:
+    `permission`, such as `job:write`.
+    """
+    ERROR_REASON_PROJECT_DISABLED: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: the project is disabled. Metadata: `project`."""
+    ERROR_REASON_ORGANISATION_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """NOT_FOUND: there is no such organisation that the caller may see. Metadata: `organisation`."""
+    ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 35
+    """NOT_FOUND: there is no such API key that the caller may see. Metadata: `api_key`."""
+    ERROR_REASON_ORGANISATION_NAME_TAKEN: _ErrorReason.ValueType  # 36
+    """ALREADY_EXISTS: another organisation has this name. Metadata: `organisation`."""
+    ERROR_REASON_PROJECT_NAME_TAKEN: _ErrorReason.ValueType  # 37
+    """ALREADY_EXISTS: another project of the organisation has this name. Metadata: `project`."""
+    ERROR_REASON_CERTIFICATE_NAME_TAKEN: _ErrorReason.ValueType  # 38
+    """ALREADY_EXISTS: another key stands for certificates of this name. Metadata:
+    `certificate_name`.
+    """
+    ERROR_REASON_JOB_RATE_EXCEEDED: _ErrorReason.ValueType  # 39
+    """RESOURCE_EXHAUSTED: the project creates more jobs a second than its quota allows. Metadata:
+    `limit`; `RetryInfo` says when there is room.
+    """
+    ERROR_REASON_TOO_MANY_UNFINISHED_JOBS: _ErrorReason.ValueType  # 40
+    """RESOURCE_EXHAUSTED: the project has as many unfinished jobs as its quota allows. Metadata:
+    `limit`.
+    """
+    ERROR_REASON_TOO_MANY_QUEUES: _ErrorReason.ValueType  # 41
+    """RESOURCE_EXHAUSTED: the project has as many queues as its quota allows. Metadata: `limit`."""
+    ERROR_REASON_TOO_MANY_LEASE_STREAMS: _ErrorReason.ValueType  # 42
+    """RESOURCE_EXHAUSTED: the project has as many open LeaseJobs streams as its quota allows.
+    Metadata: `limit`.
+    """
+    ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 43
+    """RESOURCE_EXHAUSTED: the request is larger than the project's quota allows. Metadata: `limit`,
+    `request_bytes`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The gRPC code that goes with each reason stands in its comment."""
@@ -208,4 +256,52 @@ one. Metadata: `job`, `dead_letter_job`.
 """
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 27
 """NOT_FOUND: there is no such session that the caller may see. Metadata: `session_id`."""
+ERROR_REASON_CREDENTIAL_MISSING: ErrorReason.ValueType  # 28
+"""UNAUTHENTICATED: the call carries no credential: neither `authorization: Bearer …` nor, where the
+server knows certificates, one of a known name.
+"""
+ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 29
+"""UNAUTHENTICATED: the credential is malformed, unknown, or not signed by whom it should be. Which
+of them is not told.
+"""
+ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 30
+"""UNAUTHENTICATED: the credential was valid until a time that has passed."""
+ERROR_REASON_CREDENTIAL_REVOKED: ErrorReason.ValueType  # 31
+"""UNAUTHENTICATED: the key was revoked, or its organisation is disabled."""
+ERROR_REASON_PERMISSION_MISSING: ErrorReason.ValueType  # 32
+"""PERMISSION_DENIED: the credential lacks a permission that the call needs. Metadata:
+`permission`, such as `job:write`.
+"""
+ERROR_REASON_PROJECT_DISABLED: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: the project is disabled. Metadata: `project`."""
+ERROR_REASON_ORGANISATION_NOT_FOUND: ErrorReason.ValueType  # 34
+"""NOT_FOUND: there is no such organisation that the caller may see. Metadata: `organisation`."""
+ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 35
+"""NOT_FOUND: there is no such API key that the caller may see. Metadata: `api_key`."""
+ERROR_REASON_ORGANISATION_NAME_TAKEN: ErrorReason.ValueType  # 36
+"""ALREADY_EXISTS: another organisation has this name. Metadata: `organisation`."""
+ERROR_REASON_PROJECT_NAME_TAKEN: ErrorReason.ValueType  # 37
+"""ALREADY_EXISTS: another project of the organisation has this name. Metadata: `project`."""
+ERROR_REASON_CERTIFICATE_NAME_TAKEN: ErrorReason.ValueType  # 38
+"""ALREADY_EXISTS: another key stands for certificates of this name. Metadata:
+`certificate_name`.
+"""
+ERROR_REASON_JOB_RATE_EXCEEDED: ErrorReason.ValueType  # 39
+"""RESOURCE_EXHAUSTED: the project creates more jobs a second than its quota allows. Metadata:
+`limit`; `RetryInfo` says when there is room.
+"""
+ERROR_REASON_TOO_MANY_UNFINISHED_JOBS: ErrorReason.ValueType  # 40
+"""RESOURCE_EXHAUSTED: the project has as many unfinished jobs as its quota allows. Metadata:
+`limit`.
+"""
+ERROR_REASON_TOO_MANY_QUEUES: ErrorReason.ValueType  # 41
+"""RESOURCE_EXHAUSTED: the project has as many queues as its quota allows. Metadata: `limit`."""
+ERROR_REASON_TOO_MANY_LEASE_STREAMS: ErrorReason.ValueType  # 42
+"""RESOURCE_EXHAUSTED: the project has as many open LeaseJobs streams as its quota allows.
+Metadata: `limit`.
+"""
+ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 43
+"""RESOURCE_EXHAUSTED: the request is larger than the project's quota allows. Metadata: `limit`,
+`request_bytes`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -27,10 +27,11 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from taskforge.v1 import job_pb2 as taskforge_dot_v1_dot_job__pb2
+from taskforge.v1 import permission_pb2 as taskforge_dot_v1_dot_permission__pb2
 from taskforge.v1 import queue_pb2 as taskforge_dot_v1_dot_queue__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n taskforge/v1/queue_service.proto\x12\x0ctaskforge.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16taskforge/v1/job.proto\x1a\x18taskforge/v1/queue.proto\"\x97\x02\n\x12\x43reateQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12=\n\x04name\x18\x02 \x01(\tB)\xbaH&r$\x10\x01\x18\x64\x32\x1e^[A-Za-z0-9][A-Za-z0-9._:/-]*$R\x04name\x12\x36\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\x07\x32\n^[^\\x00]*$R\x0b\x64\x65scription\x12%\n\x08priority\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\t(\x00R\x08priority\x12\x37\n\x08settings\x18\x05 \x01(\x0b\x32\x1b.taskforge.v1.QueueSettingsR\x08settings\"@\n\x13\x43reateQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"j\n\x0fGetQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"=\n\x10GetQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"\x8e\x01\n\x11ListQueuesRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x10R\tpageToken\"i\n\x12ListQueuesResponse\x12+\n\x06queues\x18\x01 \x03(\x0b\x32\x13.taskforge.v1.QueueR\x06queues\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa7\x03\n\x12UpdateQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12>\n\x04name\x18\x03 \x01(\tB*\xbaH\'r\"\x18\x64\x32\x1e^[A-Za-z0-9][A-Za-z0-9._:/-]*$\xd8\x01\x01R\x04name\x12\x36\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\x07\x32\n^[^\\x00]*$R\x0b\x64\x65scription\x12%\n\x08priority\x18\x05 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\t(\x00R\x08priority\x12\x37\n\x08settings\x18\x06 \x01(\x0b\x32\x1b.taskforge.v1.QueueSettingsR\x08settings\x12\x1b\n\tis_active\x18\x07 \x01(\x08R\x08isActive\x12\x43\n\x0bupdate_mask\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\"@\n\x13UpdateQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"m\n\x12\x44\x65leteQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"\x15\n\x13\x44\x65leteQueueResponse\"\xdf\x01\n\x11PauseQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12%\n\x0ekeep_accepting\x18\x03 \x01(\x08R\rkeepAccepting\x12J\n\tresume_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00R\x08resumeAt\"?\n\x12PauseQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"m\n\x12ResumeQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"@\n\x13ResumeQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"o\n\x14GetQueueStatsRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"\xc5\x01\n\x15GetQueueStatsResponse\x12\x19\n\x08queue_id\x18\x01 \x01(\tR\x07queueId\x12\x1b\n\tis_active\x18\x02 \x01(\x08R\x08isActive\x12/\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x17.taskforge.v1.JobCountsR\x06\x63ounts\x12\x43\n\x10oldest_ready_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0eoldestReadyAge\"\xd3\x01\n\x11PurgeQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12L\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.taskforge.v1.JobStatusB\x17\xbaH\x14\x92\x01\x11\x08\x01\x10\x05\x18\x01\"\t\x82\x01\x06\x10\x01 \x00 \x03R\x08statuses\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\"^\n\x12PurgeQueueResponse\x12%\n\x0e\x63\x61ncelled_jobs\x18\x01 \x01(\x03R\rcancelledJobs\x12!\n\x0c\x64\x65leted_jobs\x18\x02 \x01(\x03R\x0b\x64\x65letedJobs\"\xd0\x02\n\x12RedriveJobsRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12.\n\x08job_type\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18\x64\x32\n^[^\\x00]*$R\x07jobType\x12\x36\n\x0corigin_queue\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18\x64\x32\n^[^\\x00]*$R\x0boriginQueue\x12)\n\x08max_jobs\x18\x05 \x01(\x05\x42\x0e\xbaH\x0b\x1a\x06\x18\xc0\x84=(\x01\xd8\x01\x01R\x07maxJobs\x12\x35\n\x0fjobs_per_second\x18\x06 \x01(\x05\x42\r\xbaH\n\x1a\x05\x18\x90N(\x01\xd8\x01\x01R\rjobsPerSecond\x12\x17\n\x07\x64ry_run\x18\x07 \x01(\x08R\x06\x64ryRun\":\n\x13RedriveJobsResponse\x12#\n\rredriven_jobs\x18\x01 \x01(\x03R\x0credrivenJobs2\xca\x06\n\x0cQueueService\x12R\n\x0b\x43reateQueue\x12 .taskforge.v1.CreateQueueRequest\x1a!.taskforge.v1.CreateQueueResponse\x12I\n\x08GetQueue\x12\x1d.taskforge.v1.GetQueueRequest\x1a\x1e.taskforge.v1.GetQueueResponse\x12O\n\nListQueues\x12\x1f.taskforge.v1.ListQueuesRequest\x1a .taskforge.v1.ListQueuesResponse\x12R\n\x0bUpdateQueue\x12 .taskforge.v1.UpdateQueueRequest\x1a!.taskforge.v1.UpdateQueueResponse\x12R\n\x0b\x44\x65leteQueue\x12 .taskforge.v1.DeleteQueueRequest\x1a!.taskforge.v1.DeleteQueueResponse\x12O\n\nPauseQueue\x12\x1f.taskforge.v1.PauseQueueRequest\x1a .taskforge.v1.PauseQueueResponse\x12R\n\x0bResumeQueue\x12 .taskforge.v1.ResumeQueueRequest\x1a!.taskforge.v1.ResumeQueueResponse\x12X\n\rGetQueueStats\x12\".taskforge.v1.GetQueueStatsRequest\x1a#.taskforge.v1.GetQueueStatsResponse\x12O\n\nPurgeQueue\x12\x1f.taskforge.v1.PurgeQueueRequest\x1a .taskforge.v1.PurgeQueueResponse\x12R\n\x0bRedriveJobs\x12 .taskforge.v1.RedriveJobsRequest\x1a!.taskforge.v1.RedriveJobsResponseBa\n\x10\x64\x65v.taskforge.v1B\x11QueueServiceProtoP\x01Z)taskforge.dev/go/taskforge/v1;taskforgev1\xaa\x02\x0cTaskForge.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n taskforge/v1/queue_service.proto\x12\x0ctaskforge.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16taskforge/v1/job.proto\x1a\x1dtaskforge/v1/permission.proto\x1a\x18taskforge/v1/queue.proto\"\x97\x02\n\x12\x43reateQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12=\n\x04name\x18\x02 \x01(\tB)\xbaH&r$\x10\x01\x18\x64\x32\x1e^[A-Za-z0-9][A-Za-z0-9._:/-]*$R\x04name\x12\x36\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\x07\x32\n^[^\\x00]*$R\x0b\x64\x65scription\x12%\n\x08priority\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\t(\x00R\x08priority\x12\x37\n\x08settings\x18\x05 \x01(\x0b\x32\x1b.taskforge.v1.QueueSettingsR\x08settings\"@\n\x13\x43reateQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"j\n\x0fGetQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"=\n\x10GetQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"\x8e\x01\n\x11ListQueuesRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12$\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x10R\tpageToken\"i\n\x12ListQueuesResponse\x12+\n\x06queues\x18\x01 \x03(\x0b\x32\x13.taskforge.v1.QueueR\x06queues\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa7\x03\n\x12UpdateQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12>\n\x04name\x18\x03 \x01(\tB*\xbaH\'r\"\x18\x64\x32\x1e^[A-Za-z0-9][A-Za-z0-9._:/-]*$\xd8\x01\x01R\x04name\x12\x36\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\x07\x32\n^[^\\x00]*$R\x0b\x64\x65scription\x12%\n\x08priority\x18\x05 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\t(\x00R\x08priority\x12\x37\n\x08settings\x18\x06 \x01(\x0b\x32\x1b.taskforge.v1.QueueSettingsR\x08settings\x12\x1b\n\tis_active\x18\x07 \x01(\x08R\x08isActive\x12\x43\n\x0bupdate_mask\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\"@\n\x13UpdateQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"m\n\x12\x44\x65leteQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"\x15\n\x13\x44\x65leteQueueResponse\"\xdf\x01\n\x11PauseQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12%\n\x0ekeep_accepting\x18\x03 \x01(\x08R\rkeepAccepting\x12J\n\tresume_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x11\xbaH\x0e\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00R\x08resumeAt\"?\n\x12PauseQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"m\n\x12ResumeQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"@\n\x13ResumeQueueResponse\x12)\n\x05queue\x18\x01 \x01(\x0b\x32\x13.taskforge.v1.QueueR\x05queue\"o\n\x14GetQueueStatsRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\"\xc5\x01\n\x15GetQueueStatsResponse\x12\x19\n\x08queue_id\x18\x01 \x01(\tR\x07queueId\x12\x1b\n\tis_active\x18\x02 \x01(\x08R\x08isActive\x12/\n\x06\x63ounts\x18\x03 \x01(\x0b\x32\x17.taskforge.v1.JobCountsR\x06\x63ounts\x12\x43\n\x10oldest_ready_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0eoldestReadyAge\"\xd3\x01\n\x11PurgeQueueRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12L\n\x08statuses\x18\x03 \x03(\x0e\x32\x17.taskforge.v1.JobStatusB\x17\xbaH\x14\x92\x01\x11\x08\x01\x10\x05\x18\x01\"\t\x82\x01\x06\x10\x01 \x00 \x03R\x08statuses\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\"^\n\x12PurgeQueueResponse\x12%\n\x0e\x63\x61ncelled_jobs\x18\x01 \x01(\x03R\rcancelledJobs\x12!\n\x0c\x64\x65leted_jobs\x18\x02 \x01(\x03R\x0b\x64\x65letedJobs\"\xd0\x02\n\x12RedriveJobsRequest\x12*\n\nproject_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\tprojectId\x12+\n\x05queue\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x64\x32\n^[^\\x00]*$R\x05queue\x12.\n\x08job_type\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18\x64\x32\n^[^\\x00]*$R\x07jobType\x12\x36\n\x0corigin_queue\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18\x64\x32\n^[^\\x00]*$R\x0boriginQueue\x12)\n\x08max_jobs\x18\x05 \x01(\x05\x42\x0e\xbaH\x0b\x1a\x06\x18\xc0\x84=(\x01\xd8\x01\x01R\x07maxJobs\x12\x35\n\x0fjobs_per_second\x18\x06 \x01(\x05\x42\r\xbaH\n\x1a\x05\x18\x90N(\x01\xd8\x01\x01R\rjobsPerSecond\x12\x17\n\x07\x64ry_run\x18\x07 \x01(\x08R\x06\x64ryRun\":\n\x13RedriveJobsResponse\x12#\n\rredriven_jobs\x18\x01 \x01(\x03R\x0credrivenJobs2\x86\x07\n\x0cQueueService\x12X\n\x0b\x43reateQueue\x12 .taskforge.v1.CreateQueueRequest\x1a!.taskforge.v1.CreateQueueResponse\"\x04\x98\xb8\x18\x02\x12O\n\x08GetQueue\x12\x1d.taskforge.v1.GetQueueRequest\x1a\x1e.taskforge.v1.GetQueueResponse\"\x04\x98\xb8\x18\x01\x12U\n\nListQueues\x12\x1f.taskforge.v1.ListQueuesRequest\x1a .taskforge.v1.ListQueuesResponse\"\x04\x98\xb8\x18\x01\x12X\n\x0bUpdateQueue\x12 .taskforge.v1.UpdateQueueRequest\x1a!.taskforge.v1.UpdateQueueResponse\"\x04\x98\xb8\x18\x02\x12X\n\x0b\x44\x65leteQueue\x12 .taskforge.v1.DeleteQueueRequest\x1a!.taskforge.v1.DeleteQueueResponse\"\x04\x98\xb8\x18\x02\x12U\n\nPauseQueue\x12\x1f.taskforge.v1.PauseQueueRequest\x1a .taskforge.v1.PauseQueueResponse\"\x04\x98\xb8\x18\x02\x12X\n\x0bResumeQueue\x12 .taskforge.v1.ResumeQueueRequest\x1a!.taskforge.v1.ResumeQueueResponse\"\x04\x98\xb8\x18\x02\x12^\n\rGetQueueStats\x12\".taskforge.v1.GetQueueStatsRequest\x1a#.taskforge.v1.GetQueueStatsResponse\"\x04\x98\xb8\x18\x01\x12U\n\nPurgeQueue\x12\x1f.taskforge.v1.PurgeQueueRequest\x1a .taskforge.v1.PurgeQueueResponse\"\x04\x98\xb8\x18\x02\x12X\n\x0bRedriveJobs\x12 .taskforge.v1.RedriveJobsRequest\x1a!.taskforge.v1.RedriveJobsResponse\"\x04\x98\xb8\x18\x02\x42\x61\n\x10\x64\x65v.taskforge.v1B\x11QueueServiceProtoP\x01Z)taskforge.dev/go/taskforge/v1;taskforgev1\xaa\x02\x0cTaskForge.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -104,46 +105,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REDRIVEJOBSREQUEST'].fields_by_name['max_jobs']._serialized_options = b'\272H\013\032\006\030\300\204=(\001\330\001\001'
   _globals['_REDRIVEJOBSREQUEST'].fields_by_name['jobs_per_second']._loaded_options = None
   _globals['_REDRIVEJOBSREQUEST'].fields_by_name['jobs_per_second']._serialized_options = b'\272H\n\032\005\030\220N(\001\330\001\001'
-  _globals['_CREATEQUEUEREQUEST']._serialized_start=229
-  _globals['_CREATEQUEUEREQUEST']._serialized_end=508
-  _globals['_CREATEQUEUERESPONSE']._serialized_start=510
-  _globals['_CREATEQUEUERESPONSE']._serialized_end=574
-  _globals['_GETQUEUEREQUEST']._serialized_start=576
-  _globals['_GETQUEUEREQUEST']._serialized_end=682
-  _globals['_GETQUEUERESPONSE']._serialized_start=684
-  _globals['_GETQUEUERESPONSE']._serialized_end=745
-  _globals['_LISTQUEUESREQUEST']._serialized_start=748
-  _globals['_LISTQUEUESREQUEST']._serialized_end=890
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=892
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=997
-  _globals['_UPDATEQUEUEREQUEST']._serialized_start=1000
-  _globals['_UPDATEQUEUEREQUEST']._serialized_end=1423
-  _globals['_UPDATEQUEUERESPONSE']._serialized_start=1425
-  _globals['_UPDATEQUEUERESPONSE']._serialized_end=1489
-  _globals['_DELETEQUEUEREQUEST']._serialized_start=1491
-  _globals['_DELETEQUEUEREQUEST']._serialized_end=1600
-  _globals['_DELETEQUEUERESPONSE']._serialized_start=1602
-  _globals['_DELETEQUEUERESPONSE']._serialized_end=1623
-  _globals['_PAUSEQUEUEREQUEST']._serialized_start=1626
-  _globals['_PAUSEQUEUEREQUEST']._serialized_end=1849
-  _globals['_PAUSEQUEUERESPONSE']._serialized_start=1851
-  _globals['_PAUSEQUEUERESPONSE']._serialized_end=1914
-  _globals['_RESUMEQUEUEREQUEST']._serialized_start=1916
-  _globals['_RESUMEQUEUEREQUEST']._serialized_end=2025
-  _globals['_RESUMEQUEUERESPONSE']._serialized_start=2027
-  _globals['_RESUMEQUEUERESPONSE']._serialized_end=2091
-  _globals['_GETQUEUESTATSREQUEST']._serialized_start=2093
-  _globals['_GETQUEUESTATSREQUEST']._serialized_end=2204
-  _globals['_GETQUEUESTATSRESPONSE']._serialized_start=2207
-  _globals['_GETQUEUESTATSRESPONSE']._serialized_end=2404
-  _globals['_PURGEQUEUEREQUEST']._serialized_start=2407
-  _globals['_PURGEQUEUEREQUEST']._serialized_end=2618
-  _globals['_PURGEQUEUERESPONSE']._serialized_start=2620
-  _globals['_PURGEQUEUERESPONSE']._serialized_end=2714
-  _globals['_REDRIVEJOBSREQUEST']._serialized_start=2717
-  _globals['_REDRIVEJOBSREQUEST']._serialized_end=3053
-  _globals['_REDRIVEJOBSRESPONSE']._serialized_start=3055
-  _globals['_REDRIVEJOBSRESPONSE']._serialized_end=3113
-  _globals['_QUEUESERVICE']._serialized_start=3116
-  _globals['_QUEUESERVICE']._serialized_end=3958
+  _globals['_QUEUESERVICE'].methods_by_name['CreateQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['CreateQueue']._serialized_options = b'\230\270\030\002'
+  _globals['_QUEUESERVICE'].methods_by_name['GetQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['GetQueue']._serialized_options = b'\230\270\030\001'
+  _globals['_QUEUESERVICE'].methods_by_name['ListQueues']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['ListQueues']._serialized_options = b'\230\270\030\001'
+  _globals['_QUEUESERVICE'].methods_by_name['UpdateQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['UpdateQueue']._serialized_options = b'\230\270\030\002'
+  _globals['_QUEUESERVICE'].methods_by_name['DeleteQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['DeleteQueue']._serialized_options = b'\230\270\030\002'
+  _globals['_QUEUESERVICE'].methods_by_name['PauseQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['PauseQueue']._serialized_options = b'\230\270\030\002'
+  _globals['_QUEUESERVICE'].methods_by_name['ResumeQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['ResumeQueue']._serialized_options = b'\230\270\030\002'
+  _globals['_QUEUESERVICE'].methods_by_name['GetQueueStats']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['GetQueueStats']._serialized_options = b'\230\270\030\001'
+  _globals['_QUEUESERVICE'].methods_by_name['PurgeQueue']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['PurgeQueue']._serialized_options = b'\230\270\030\002'
+  _globals['_QUEUESERVICE'].methods_by_name['RedriveJobs']._loaded_options = None
+  _globals['_QUEUESERVICE'].methods_by_name['RedriveJobs']._serialized_options = b'\230\270\030\002'
+  _globals['_CREATEQUEUEREQUEST']._serialized_start=260
+  _globals['_CREATEQUEUEREQUEST']._serialized_end=539
+  _globals['_CREATEQUEUERESPONSE']._serialized_start=541
+  _globals['_CREATEQUEUERESPONSE']._serialized_end=605
+  _globals['_GETQUEUEREQUEST']._serialized_start=607
+  _globals['_GETQUEUEREQUEST']._serialized_end=713
+  _globals['_GETQUEUERESPONSE']._serialized_start=715
+  _globals['_GETQUEUERESPONSE']._serialized_end=776
+  _globals['_LISTQUEUESREQUEST']._serialized_start=779
+  _globals['_LISTQUEUESREQUEST']._serialized_end=921
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=923
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1028
+  _globals['_UPDATEQUEUEREQUEST']._serialized_start=1031
+  _globals['_UPDATEQUEUEREQUEST']._serialized_end=1454
+  _globals['_UPDATEQUEUERESPONSE']._serialized_start=1456
+  _globals['_UPDATEQUEUERESPONSE']._serialized_end=1520
+  _globals['_DELETEQUEUEREQUEST']._serialized_start=1522
+  _globals['_DELETEQUEUEREQUEST']._serialized_end=1631
+  _globals['_DELETEQUEUERESPONSE']._serialized_start=1633
+  _globals['_DELETEQUEUERESPONSE']._serialized_end=1654
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=1657
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=1880
+  _globals['_PAUSEQUEUERESPONSE']._serialized_start=1882
+  _globals['_PAUSEQUEUERESPONSE']._serialized_end=1945
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=1947
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=2056
+  _globals['_RESUMEQUEUERESPONSE']._serialized_start=2058
+  _globals['_RESUMEQUEUERESPONSE']._serialized_end=2122
+  _globals['_GETQUEUESTATSREQUEST']._serialized_start=2124
+  _globals['_GETQUEUESTATSREQUEST']._serialized_end=2235
+  _globals['_GETQUEUESTATSRESPONSE']._serialized_start=2238
+  _globals['_GETQUEUESTATSRESPONSE']._serialized_end=2435
+  _globals['_PURGEQUEUEREQUEST']._serialized_start=2438
+  _globals['_PURGEQUEUEREQUEST']._serialized_end=2649
+  _globals['_PURGEQUEUERESPONSE']._serialized_start=2651
+  _globals['_PURGEQUEUERESPONSE']._serialized_end=2745
+  _globals['_REDRIVEJOBSREQUEST']._serialized_start=2748
+  _globals['_REDRIVEJOBSREQUEST']._serialized_end=3084
+  _globals['_REDRIVEJOBSRESPONSE']._serialized_start=3086
+  _globals['_REDRIVEJOBSRESPONSE']._serialized_end=3144
+  _globals['_QUEUESERVICE']._serialized_start=3147
+  _globals['_QUEUESERVICE']._serialized_end=4049
 # @@protoc_insertion_point(module_scope)
