@@ -1,14 +1,17 @@
 """Knows every lease call of this replica, by session and by subscription."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
 from uuid import UUID
 
 from job_service.background import Background
 from job_service.demanding import Demand, Subscription
 from job_service.grouping import Group
 from job_service.leasing import Claimer
+from taskforge_core.ending import LeaseKey
 from taskforge_core.notifications import Notifier
+from taskforge_core.tokens import encode_token
 
 
 class Dispatcher:
@@ -20,6 +23,7 @@ class Dispatcher:
         self._background = background
         self._groups: dict[Subscription, Group] = {}
         self._by_session: dict[tuple[UUID, UUID], Demand] = {}
+        self._settling: list[Set[int]] = []
 
     @property
     def demands(self) -> list[Demand]:
@@ -112,6 +116,36 @@ class Dispatcher:
         demand.drop(lease_seq)
         self.wake_for(demand)
         return True
+
+    def leases_gone(self, project_id: UUID, keys: Iterable[LeaseKey]) -> None:
+        """Stop counting leases that have no row any more, whoever ended them."""
+        jobs = {lease_seq: job_id for job_id, lease_seq in keys}
+        for demand in self.demands:
+            if demand.project_id != project_id:
+                continue
+            for lease_seq in demand.held.keys() & jobs.keys():
+                # A token may be made up: then its number is that of another job's lease.
+                token = encode_token(demand.token_head, jobs[lease_seq], lease_seq)
+                if demand.tokens[lease_seq] == token:
+                    demand.drop(lease_seq)
+            self.wake_for(demand)
+
+    @contextmanager
+    def settling(self, lease_seqs: Set[int]) -> Iterator[None]:
+        """Settle leases inside, and tell there what became of them.
+
+        Whoever reads meanwhile that such a lease has ended leaves it alone: it is not lost.
+        """
+        self._settling.append(lease_seqs)
+        try:
+            yield
+        finally:
+            # By identity: two batches may settle the same leases.
+            self._settling = [other for other in self._settling if other is not lease_seqs]
+
+    def is_settling(self, lease_seq: int) -> bool:
+        """Whether this replica settles the lease right now."""
+        return any(lease_seq in lease_seqs for lease_seqs in self._settling)
 
     def drain(self) -> None:
         """End every call: the server is leaving."""

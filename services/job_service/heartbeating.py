@@ -113,7 +113,8 @@ class Heartbeats:
                 judged = await _judge(connection, project_id, beats)
             for session_id, before in readings.items():
                 before.demand.resume()
-                apply(before, judged.held_rows.get(session_id, ()))
+                rows = judged.held_rows.get(session_id, ())
+                apply(before, rows, self._dispatcher.is_settling)
         self._waker.leases_ended(project_id, judged.ended)
         for before in readings.values():
             self._dispatcher.wake_for(before.demand)

@@ -1,6 +1,6 @@
 """Compares what a call's mirror counts with the lease rows, which are the truth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -35,16 +35,26 @@ def reading(demand: Demand) -> Iterator[Reading]:
         demand.dropped = [other for other in demand.dropped if other is not dropped]
 
 
-def apply(before: Reading, rows: Sequence[Record]) -> None:
+def _nothing_is_settling(_lease_seq: int) -> bool:
+    return False
+
+
+def apply(
+    before: Reading,
+    rows: Sequence[Record],
+    is_settling: Callable[[int], bool] = _nothing_is_settling,
+) -> None:
     """Make the mirror agree with rows of `list_held_leases` that were read since.
 
-    What was counted before and has no row was lost, or settled elsewhere. A row that was not
-    counted before is counted now, unless it was dropped meanwhile: then the row is the older news.
+    What was counted before and has no row was lost, or settled elsewhere; what is being settled
+    here is left alone, as that tells it. A row that was not counted before is counted now, unless
+    it was dropped meanwhile: then the row is the older news.
     """
     demand = before.demand
     held = {row["lease_seq"]: row for row in rows}
     for lease_seq in before.known - held.keys():
-        demand.report_lost(lease_seq)
+        if not is_settling(lease_seq):
+            demand.report_lost(lease_seq)
     for lease_seq, row in held.items():
         if lease_seq in before.dropped:
             continue
@@ -73,7 +83,7 @@ class Reconciler:
             else:
                 demand.max_in_flight = session["max_in_flight"]
                 demand.takes_jobs = not session["draining"]
-            apply(before, rows)
+            apply(before, rows, self._dispatcher.is_settling)
         self._dispatcher.wake_for(demand)
 
     async def reconcile_session(self, session_id: UUID) -> None:

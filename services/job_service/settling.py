@@ -91,6 +91,16 @@ class Settler:
         endings: dict[LeaseKey, Ending] = {}
         for item in items:
             endings.setdefault(item.key, item.ending)
+        with self._waker.settling({lease_seq for _, lease_seq in endings}):
+            statuses = await self._end(project_id, items, endings)
+        return [
+            statuses[item.key] if item.key in statuses else lease_lost(item.token) for item in items
+        ]
+
+    async def _end(
+        self, project_id: UUID, items: list[Settle], endings: dict[LeaseKey, Ending]
+    ) -> dict[LeaseKey, JobStatus]:
+        """The answer for each lease that was settled, now or before, and tells who counts them."""
         async with self._database.hot.acquire() as connection:
             if all(isinstance(ending, Succeeded) for ending in endings.values()):
                 # One statement: it needs no transaction around it.
@@ -108,9 +118,9 @@ class Settler:
                 for row in rows:
                     statuses[row["id"], row["lease_seq"]] = JobStatus(row["status"])
         self._tell(project_id, items, ended)
-        return [
-            statuses[item.key] if item.key in statuses else lease_lost(item.token) for item in items
-        ]
+        if missing:
+            self._waker.leases_gone(project_id, missing)
+        return statuses
 
     def _tell(self, project_id: UUID, items: Sequence[Settle], ended: Sequence[EndedLease]) -> None:
         streamed = {item.key for item in items if item.token.tag != NO_STREAM}

@@ -3,12 +3,13 @@
 Call it after the commit of what it tells about.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from contextlib import AbstractContextManager
 from uuid import UUID
 
 from job_service.dispatching import Dispatcher
 from job_service.routing import Routes
-from taskforge_core.ending import EndedLease
+from taskforge_core.ending import EndedLease, LeaseKey
 from taskforge_core.notifications import Notifier
 
 
@@ -29,6 +30,14 @@ class Waker:
         unserved = self._dispatcher.wake(queue_ids, untold_in=project_id)
         if unserved:
             self._notifier.notify("ready", *map(str, unserved))
+
+    def settling(self, lease_seqs: Set[int]) -> AbstractContextManager[None]:
+        """Settle leases inside, and tell there what became of them (`Dispatcher.settling`)."""
+        return self._dispatcher.settling(lease_seqs)
+
+    def leases_gone(self, project_id: UUID, keys: Iterable[LeaseKey]) -> None:
+        """Leases have no row any more; the calls of this replica that count them have room."""
+        self._dispatcher.leases_gone(project_id, keys)
 
     def leases_ended(
         self,
