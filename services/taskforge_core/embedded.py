@@ -7,6 +7,7 @@ lock            flock of the process that uses the folder; the kernel frees it w
 cluster/        Postgres' data; complete from the moment it has this name
 run/            the socket, the only way in: closed to other users, and no TCP at all
 postgres.log    the server's log; postgres.log.1 is the one before
+local.key       the API key that `taskforge dev` has made for this user; not Postgres' own
 ```
 
 The server is a child that dies with its parent, even when the parent gets SIGKILL, and starts

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -153,6 +153,41 @@ class Settings(BaseSettings):
     drain_grace: Duration = Field(default=timedelta(seconds=20), ge=timedelta(0), le=_HOUR)
     """After SIGTERM: how long running calls and streams may take to end; up to 1 h."""
 
+    # -- TLS --------------------------------------------------------------------------------
+
+    tls_certificate: Path | None = None
+    """The server's certificate with its chain, PEM; set together with `tls_key` it switches TLS
+    on. All files of TLS are read again when they change; new connections then get the new ones."""
+
+    tls_key: Path | None = None
+    """The private key of `tls_certificate`, PEM, not encrypted."""
+
+    tls_client_authorities: Path | None = None
+    """A bundle of CA certificates, PEM. Set: a client, also one that asks for health, must show a
+    certificate that one of them has signed (mTLS)."""
+
+    # -- Clients ----------------------------------------------------------------------------
+
+    api_key: SecretStr | None = None
+    """What the command identifies itself with: an API key, or a JWT. Over plaintext it goes to
+    this machine only."""
+
+    api_key_file: Path | None = None
+    """A file with the API key or JWT, where `api_key` is not set; read again when the server
+    refuses what it held. Default: the key that `taskforge dev` has made, `local.key` in
+    `data_folder`, for servers on this machine only."""
+
+    tls_authorities: Path | None = None
+    """A bundle of CA certificates, PEM, that the servers' certificates must be signed by. Set: the
+    command speaks TLS."""
+
+    tls_client_certificate: Path | None = None
+    """The certificate that the command shows to a server that asks for one, PEM with its chain;
+    goes with `tls_client_key`."""
+
+    tls_client_key: Path | None = None
+    """The private key of `tls_client_certificate`, PEM, not encrypted."""
+
     # -- Retention --------------------------------------------------------------------------
 
     history_retention: Duration = Field(default=timedelta(days=14), ge=_DAY, le=3650 * _DAY)
@@ -193,6 +228,23 @@ class Settings(BaseSettings):
                 " a client may ping as often as the server does"
             )
         return self
+
+    @model_validator(mode="after")
+    def _tls_files_agree(self) -> "Settings":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_authorities is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_authorities needs tls_certificate and tls_key")
+        if (self.tls_client_certificate is None) != (self.tls_client_key is None):
+            raise ValueError("tls_client_certificate and tls_client_key go together")
+        if self.tls_client_certificate is not None and self.tls_authorities is None:
+            raise ValueError("tls_client_certificate needs tls_authorities")
+        return self
+
+    @property
+    def local_key_file(self) -> Path:
+        """Where `taskforge dev` leaves the key of the system that it runs."""
+        return self.data_folder / "local.key"
 
     def require_database_url(self) -> str:
         """The database's address.
