@@ -136,7 +136,9 @@ class QueueSettings(_message.Message):
     """
     rate_limit_per_minute: _builtins.int
     """How many leases of the queue's jobs may start in any 60 s, over all workers and replicas. Never
-    exceeded; a lease that is given back counts too. 1 to 1,000,000; default: no limit.
+    exceeded; a lease that is given back counts too. It counts what starts from the moment the limit
+    is set: leases that started before, while the queue had none, are not known and take no room.
+    Another value counts what started under the one before. 1 to 1,000,000; default: no limit.
     """
     dead_letter_queue_id: _builtins.str
     """UUID of the queue, in the same project, that gets a new job for each job of this one that ends

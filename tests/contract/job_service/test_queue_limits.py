@@ -158,6 +158,19 @@ async def test_no_more_jobs_start_in_a_minute_than_the_queue_allows(
     assert sum(map(len, again)) == 7
 
 
+async def test_a_rate_counts_from_the_moment_it_is_set_and_on_when_it_is_changed(
+    replica: JobReplica, database: Database
+) -> None:
+    await insert_queue(database.hot, "emails")
+    await create_all(replica.stub, [spec()] * 20)
+    assert len(await acquire(replica.stub, max_in_flight=5)) == 5
+    await set_limit(database, rate_limit_per_minute=2)
+    assert len(await acquire(replica.stub)) == 2
+    await set_limit(database, rate_limit_per_minute=6)
+    assert len(await acquire(replica.stub)) == 4
+    assert await acquire(replica.stub) == []
+
+
 async def test_both_limits_hold_together(replica: JobReplica, database: Database) -> None:
     await insert_queue(database.hot, "emails", rate_limit_per_minute=5, max_concurrent_jobs=3)
     await create_all(replica.stub, [spec()] * 10)
