@@ -20,6 +20,7 @@ from taskforge_core.health import Health
 from taskforge_core.interceptor import Interceptor
 from taskforge_core.loops import Loop
 from taskforge_core.settings import Settings
+from taskforge_core.tls import UnusableCertificate, server_credentials
 
 log = structlog.get_logger(__name__)
 
@@ -30,10 +31,10 @@ DrainHook = Callable[[], Awaitable[None]]
 
 
 class CannotListen(OSError):
-    """The address is taken, not ours, or no address at all."""
+    """The address is taken, not ours, or no address at all; or the certificate is unusable."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(f"cannot listen on {address}: is another server running there?")
+    def __init__(self, address: str, why: str = "is another server running there?") -> None:
+        super().__init__(f"cannot listen on {address}: {why}")
         self.address = address
 
 
@@ -122,7 +123,7 @@ def build_server(
         ready: Whether the process can do its work now, such as `Database.ready`; asked every 2 s.
 
     Raises:
-        CannotListen: The address cannot be bound.
+        CannotListen: The address cannot be bound, or the certificate is unusable.
     """
     interceptor = Interceptor()
     interceptor.warm_up(service.descriptor for service in services)
@@ -137,7 +138,13 @@ def build_server(
             [*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server
         )
     try:
-        port = server.add_insecure_port(address)
+        credentials = server_credentials(settings)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
+    except UnusableCertificate as error:
+        raise CannotListen(address, str(error)) from None
     except RuntimeError:
         raise CannotListen(address) from None
     if not address.startswith("unix:"):

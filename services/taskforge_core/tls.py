@@ -1,0 +1,154 @@
+"""TLS of the servers: certificates that are read again when their files change.
+
+gRPC asks for the files before each handshake, so what a rotation leaves on disk is served to the
+next connection, and connections that are open stay. Files that make no sense (half written, a key
+of another certificate) never replace what is served: the next connection looks again.
+"""
+
+import re
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+from taskforge_core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_Version = tuple[tuple[int, int, int] | None, ...]
+"""What changes of each file with its content: inode, size, time of the last write."""
+
+_BLOCK = re.compile(rb"-----BEGIN ([^\n-]+)-----.+?-----END \1-----", re.DOTALL)
+
+
+class UnusableCertificate(Exception):
+    """A file cannot be read, or is not what it should be; the message tells which in one line."""
+
+
+def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """What a server listens with; None where the settings name no certificate.
+
+    Raises:
+        UnusableCertificate: There is nothing good to begin with.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    authorities = settings.tls_client_authorities
+    certificates = Certificates(settings.tls_certificate, settings.tls_key, authorities)
+    return grpc.dynamic_ssl_server_credentials(
+        certificates.load(),
+        # The stubs do not know that None stands for no change.
+        cast("Any", certificates.load_if_changed),
+        require_client_authentication=authorities is not None,
+    )
+
+
+class Certificates:
+    """A server's certificate, its key, and the authorities of its clients, as files."""
+
+    def __init__(self, certificate: Path, key: Path, authorities: Path | None) -> None:
+        """Name the files; `load` reads them."""
+        self._certificate = certificate
+        self._key = key
+        self._authorities = authorities
+        self._lock = threading.Lock()
+        self._served: _Version = ()
+        self._complained_of: _Version = ()
+
+    def load(self) -> grpc.ServerCertificateConfiguration:
+        """Read the files.
+
+        Raises:
+            UnusableCertificate: They are not what they should be.
+        """
+        # Looked at before they are read: a write in between is seen as a change.
+        version = self._version()
+        configuration = self._read()
+        self._served = version
+        return configuration
+
+    def load_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """What gRPC is to serve from now on; None for what it serves already.
+
+        Called by gRPC's threads before each handshake; never raises.
+        """
+        with self._lock:
+            version = self._version()
+            if version == self._served:
+                return None
+            try:
+                configuration = self.load()
+            except UnusableCertificate as error:
+                if version != self._complained_of:
+                    self._complained_of = version
+                    log.warning("certificate_unusable", why=str(error), serving="the last good one")
+                return None
+            log.info("certificate_reloaded", file=str(self._certificate))
+            return configuration
+
+    def _version(self) -> _Version:
+        return tuple(
+            _version_of(file)
+            for file in (self._certificate, self._key, self._authorities)
+            if file is not None
+        )
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        certificate = _bytes_of("tls_certificate", self._certificate)
+        key = _bytes_of("tls_key", self._key)
+        authorities = None
+        if self._authorities is not None:
+            authorities = _bytes_of("tls_client_authorities", self._authorities)
+            _read_certificates("tls_client_authorities", self._authorities, authorities)
+        chain = _read_certificates("tls_certificate", self._certificate, certificate)
+        try:
+            private = serialization.load_pem_private_key(key, password=None)
+            belongs = _public_bytes(private) == _public_bytes(chain[0])
+        except TypeError:
+            raise UnusableCertificate(f"tls_key: {self._key} is encrypted") from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise UnusableCertificate(f"tls_key: {self._key} holds no private key in PEM") from None
+        if not belongs:
+            raise UnusableCertificate(
+                f"tls_key: {self._key} is not the key of the certificate {self._certificate}"
+            )
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
+
+
+def _version_of(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _bytes_of(setting: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UnusableCertificate(f"{setting}: cannot read {file}: {error.strerror}") from None
+
+
+def _read_certificates(setting: str, file: Path, data: bytes) -> list[x509.Certificate]:
+    """All certificates of a file, which must be whole to the last."""
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise UnusableCertificate(f"{setting}: {file} holds no certificate in PEM") from None
+    # The parser passes over a last block that is cut off.
+    if b"-----" in _BLOCK.sub(b"", data):
+        raise UnusableCertificate(f"{setting}: {file} is cut off, or no PEM throughout")
+    return certificates
+
+
+def _public_bytes(of: x509.Certificate | PrivateKeyTypes) -> bytes:
+    return of.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
