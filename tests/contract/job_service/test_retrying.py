@@ -178,7 +178,22 @@ async def test_a_job_retried_many_times_at_once_is_ready_once(
     assert await miscounts(database.hot) == []
 
 
-async def test_an_answered_settle_is_forgotten_when_its_job_is_retried(
+async def test_a_settle_repeated_after_its_job_was_retried_gets_the_same_answer_everywhere(
+    job_stub: JobStub, other_stub: JobStub, database: Database, emails: None
+) -> None:
+    await create(job_stub)
+    lease = await acquire_one(job_stub)
+    token = lease.lease_token
+    await fail(job_stub, token, retryable=False)
+    await retry(job_stub, lease.job.id)
+    async with unchanged(database.hot):
+        for stub in (job_stub, other_stub):
+            # Whatever it says now: the first answer stands until the job is leased again.
+            assert await fail(stub, token, retryable=False) == job_pb2.JOB_STATUS_FAILED
+            assert await complete(stub, token) == job_pb2.JOB_STATUS_FAILED
+
+
+async def test_an_answered_settle_is_forgotten_when_its_job_is_leased_again(
     job_stub: JobStub, emails: None
 ) -> None:
     await create(job_stub)
