@@ -23,6 +23,7 @@ from job_service.streaming import Streamer
 from job_service.waking import Waker
 from taskforge.v1 import job_service_pb2
 from taskforge.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from taskforge_core.access import Access
 from taskforge_core.database import Database
 from taskforge_core.grpc_server import GrpcServer, Service, build_server
 from taskforge_core.notifications import Listener, Notifier
@@ -67,7 +68,7 @@ class JobServer:
             streamer=Streamer(calls, returner),
             acquirer=Acquirer(calls, returner),
             heartbeats=Heartbeats(database, projects, self.dispatcher, waker),
-            settler=Settler(database, waker),
+            settler=Settler(database, projects, waker),
             staff=Staff(database, projects, self.dispatcher, reconciler, waker),
         )
         servicer = JobServicer(self.use_cases)
@@ -75,7 +76,13 @@ class JobServer:
             job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
             lambda server: add_JobServiceServicer_to_server(servicer, server),
         )
-        self.grpc: GrpcServer = build_server(settings, address, [service], ready=database.ready)
+        self.grpc: GrpcServer = build_server(
+            settings,
+            address,
+            [service],
+            ready=database.ready,
+            access=Access.of(database, projects),
+        )
         self.replica = Replica(database, self.server_id, self.grpc.address)
         hearing = Hearing(self.dispatcher, reconciler, routes, self._background)
         self.listener = Listener(

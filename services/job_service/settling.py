@@ -16,6 +16,7 @@ from taskforge_core.database import Database
 from taskforge_core.ending import EndedLease, LeaseKey, end_leases
 from taskforge_core.errors import Aborted, TaskForgeError, to_status
 from taskforge_core.json_documents import check_json
+from taskforge_core.projects import Projects
 from taskforge_core.retrying import Ending, Failed, Released, Snoozed, Succeeded
 from taskforge_core.statuses import JobStatus
 from taskforge_core.tokens import NO_STREAM, LeaseToken, decode_token
@@ -40,8 +41,9 @@ Answer = JobStatus | TaskForgeError
 class Settler:
     """CompleteJob, FailJob, ReleaseJob and BatchSettleJobs."""
 
-    def __init__(self, database: Database, waker: Waker) -> None:
+    def __init__(self, database: Database, projects: Projects, waker: Waker) -> None:
         self._database = database
+        self._projects = projects
         self._waker = waker
         self.batcher: Batcher[Settle, JobStatus] = Batcher(self._settle_batch)
 
@@ -52,7 +54,10 @@ class Settler:
             TaskForgeError: As the contract says of the single calls.
         """
         item = _settle(settlement)
-        status = await self.batcher.submit(_project_id(item.token.project_id), item)
+        project_id = _project_id(item.token.project_id)
+        if not await self._projects.sees(project_id):
+            raise lease_lost(item.token)
+        status = await self.batcher.submit(project_id, item)
         return job_pb2.JobStatus.ValueType(status)
 
     async def settle_batch(self, request: pb.BatchSettleJobsRequest) -> pb.BatchSettleJobsResponse:
@@ -69,10 +74,7 @@ class Settler:
             places[item.token.project_id].append(place)
             items[item.token.project_id].append(item)
         batches = await asyncio.gather(
-            *(
-                self.batcher.submit_all(_project_id(project), batch)
-                for project, batch in items.items()
-            )
+            *(self._settle_all(_project_id(project), batch) for project, batch in items.items())
         )
         for own_places, own_answers in zip(places.values(), batches, strict=True):
             for place, answer in zip(own_places, own_answers, strict=True):
@@ -85,6 +87,12 @@ class Settler:
                 for answer in answers
             ]
         )
+
+    async def _settle_all(self, project_id: UUID, items: list[Settle]) -> Sequence[Answer]:
+        """Settle leases of one project, or find them lost where the caller cannot see it."""
+        if not await self._projects.sees(project_id):
+            return [lease_lost(item.token) for item in items]
+        return await self.batcher.submit_all(project_id, items)
 
     async def _settle_batch(self, project_id: UUID, items: list[Settle]) -> Sequence[Answer]:
         # Of equal tokens the first wins; the others get the answer that a later repeat would.

@@ -17,6 +17,7 @@ from queue_service.redriving import Redriver
 from queue_service.servicer import QueueServicer
 from taskforge.v1 import queue_service_pb2
 from taskforge.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
+from taskforge_core.access import Access
 from taskforge_core.database import Database
 from taskforge_core.grpc_server import CannotListen, Service, build_server, serve
 from taskforge_core.logs import configure_logging
@@ -25,9 +26,8 @@ from taskforge_core.projects import Projects
 from taskforge_core.settings import MissingDatabaseUrl, Settings
 
 
-def compose(database: Database, notifier: Notifier) -> Service:
+def compose(database: Database, projects: Projects, notifier: Notifier) -> Service:
     """QueueService with its use cases, ready to be given to a server."""
-    projects = Projects(database)
     servicer = QueueServicer(
         Administrator(database, projects, notifier),
         Browser(database, projects),
@@ -50,8 +50,13 @@ async def run(settings: Settings) -> None:
     database = await Database.open(settings, application_name="queue_service")
     try:
         notifier = Notifier(database.hot, origin=str(uuid.uuid4()))
+        projects = Projects(database)
         server = build_server(
-            settings, settings.queue_address, [compose(database, notifier)], ready=database.ready
+            settings,
+            settings.queue_address,
+            [compose(database, projects, notifier)],
+            ready=database.ready,
+            access=Access.of(database, projects),
         )
         await serve(server)
         await notifier.flushed()

@@ -3,6 +3,8 @@
 ```
 TaskForgeError
 ├── InvalidArgument       INVALID_ARGUMENT     the request alone is wrong
+├── Unauthenticated       UNAUTHENTICATED      no valid credential
+├── PermissionDenied      PERMISSION_DENIED    the credential does not allow it
 ├── NotFound              NOT_FOUND            no such thing that the caller may see
 ├── AlreadyExists         ALREADY_EXISTS       a name or a request_id is taken
 ├── FailedPrecondition    FAILED_PRECONDITION  the state forbids it
@@ -90,6 +92,18 @@ class InvalidArgument(TaskForgeError):
     """The request alone is wrong, whatever the state; repeating it cannot help."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Unauthenticated(TaskForgeError):
+    """There is no valid credential."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class PermissionDenied(TaskForgeError):
+    """The credential is valid but does not allow the call."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class NotFound(TaskForgeError):

@@ -16,9 +16,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from taskforge_core.access import Access
+from taskforge_core.addresses import is_local
 from taskforge_core.health import Health
 from taskforge_core.interceptor import Interceptor
 from taskforge_core.loops import Loop
+from taskforge_core.remembering import REFRESH_EVERY
 from taskforge_core.settings import Settings
 from taskforge_core.tls import UnusableCertificate, server_credentials
 
@@ -50,7 +53,12 @@ class GrpcServer:
     """A server that is built but not yet started; `serve` runs it until a signal."""
 
     def __init__(
-        self, settings: Settings, grpc_server: grpc.aio.Server, address: str, health: Health
+        self,
+        settings: Settings,
+        grpc_server: grpc.aio.Server,
+        address: str,
+        health: Health,
+        access: Access,
     ) -> None:
         """Use `build_server`."""
         self.grpc_server = grpc_server
@@ -58,13 +66,17 @@ class GrpcServer:
         """Where it listens, with the real port: `127.0.0.1:50051` or `unix:/path`."""
         self.health = health
         self._settings = settings
-        self._readiness = Loop("readiness", health.refresh, _READINESS_INTERVAL)
+        self._loops = (
+            Loop("readiness", health.refresh, _READINESS_INTERVAL),
+            Loop("access", access.refresh, REFRESH_EVERY),
+        )
 
     async def start(self) -> None:
         """Serve; health is up to date when this returns."""
         await self.health.refresh()
         await self.grpc_server.start()
-        self._readiness.start()
+        for loop in self._loops:
+            loop.start()
         log.info("serving", address=self.address)
 
     async def stop(
@@ -85,7 +97,7 @@ class GrpcServer:
         finally:
             hurried.cancel()
         await asyncio.gather(stopping, hurried, return_exceptions=True)
-        await self._readiness.stop()
+        await asyncio.gather(*(loop.stop() for loop in self._loops))
         log.info("stopped", address=self.address)
 
     async def _drain_and_stop(self, drain: Sequence[DrainHook], deadline: float) -> None:
@@ -111,6 +123,7 @@ def build_server(
     services: Sequence[Service],
     *,
     ready: Callable[[], Awaitable[bool]],
+    access: Access,
 ) -> GrpcServer:
     """Make a server with its services, health and (if switched on) reflection; bind its address.
 
@@ -121,12 +134,17 @@ def build_server(
         address: `host:port` (port 0: a free one) or `unix:/path`.
         services: What it serves.
         ready: Whether the process can do its work now, such as `Database.ready`; asked every 2 s.
+        access: Who may call what.
 
     Raises:
-        CannotListen: The address cannot be bound, or the certificate is unusable.
+        CannotListen: The address cannot be bound, the certificate is unusable, or authentication
+            is off where others than this machine may call.
     """
-    interceptor = Interceptor()
-    interceptor.warm_up(service.descriptor for service in services)
+    if settings.authentication == "off" and not is_local(address):
+        raise CannotListen(
+            address, "authentication is off, which is allowed on loopback addresses only"
+        )
+    interceptor = Interceptor(access, [service.descriptor for service in services])
     server = grpc.aio.server(interceptors=[interceptor], options=_options(settings))
     names = [service.descriptor.full_name for service in services]
     for service in services:
@@ -149,7 +167,7 @@ def build_server(
         raise CannotListen(address) from None
     if not address.startswith("unix:"):
         address = f"{address.rpartition(':')[0]}:{port}"
-    return GrpcServer(settings, server, address, health)
+    return GrpcServer(settings, server, address, health, access)
 
 
 async def serve(

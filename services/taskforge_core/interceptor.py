@@ -1,41 +1,35 @@
-"""The one interceptor around every RPC: decode, validate, translate errors, log.
+"""The one interceptor around every RPC: who may call it, with what, and in which form it fails.
 
-One instead of a chain, because each link costs as much as the whole. It sees calls with one
-request message (unary and server-streaming); health, reflection and other calls pass as they are.
+One instead of a chain, because each link costs as much as the whole.
 """
 
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from inspect import isasyncgenfunction
 from typing import TYPE_CHECKING, Any
 
 import grpc
-import structlog
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_status import rpc_status
 from protovalidate import Validator, Violation
 
-from taskforge_core.database_errors import DATABASE_EXCEPTIONS, translate_database_error
-from taskforge_core.errors import (
-    FieldViolation,
-    Internal,
-    InvalidArgument,
-    TaskForgeError,
-    to_status,
-)
-
-log = structlog.get_logger(__name__)
+from taskforge.v1 import permission_pb2
+from taskforge_core.access import Access
+from taskforge_core.callers import Permission
+from taskforge_core.errors import FieldViolation, InvalidArgument
+from taskforge_core.passing import Passage
 
 Context = Any
 Handler = Any
+Raw = Any
+"""A request as bytes, or an asynchronous iterator of them."""
+Behaviour = Callable[..., Any]
+Accept = Callable[[Raw], Any]
 
-_OURS = "/taskforge."
-_REQUEST_ID = "x-request-id"
-_MAX_REQUEST_ID_LENGTH = 128
+_OPEN_TO_ALL = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+"""Probes carry no credentials; reflection, where it is switched on, shows what is public anyway."""
 _MAX_VIOLATIONS = 100
 
 
@@ -47,17 +41,23 @@ else:
 
 
 class Interceptor(_Base):
-    """The border of a server: behind it are valid requests and typed errors only."""
+    """The border of a server: behind it are known callers, valid requests and typed errors only.
 
-    def __init__(self) -> None:
+    Nobody passes by default: a method of ours is served only if the contract names a permission for
+    it, and of other methods only health and reflection are.
+    """
+
+    def __init__(self, access: Access, services: Iterable[ServiceDescriptor]) -> None:
         """One instance serves one server; it remembers the wrapped handler of each method."""
+        self._access = access
         self._validator = Validator()
         self._wrapped: dict[str, Handler] = {}
-
-    def warm_up(self, services: Iterable[ServiceDescriptor]) -> None:
-        """Compile the rules of all request messages, so that the first call is as fast as any."""
+        self._permissions: dict[str, Permission] = {}
         for service in services:
             for method in service.methods:
+                name = f"/{service.full_name}/{method.name}"
+                self._permissions[name] = permission_of(method)
+                # Compiles the rules of the request, so that the first call is as fast as any.
                 self._validator.collect_violations(GetMessageClass(method.input_type)())
 
     async def intercept_service(
@@ -72,82 +72,73 @@ class Interceptor(_Base):
             return wrapped
         handler = await continuation(handler_call_details)
         # Only methods that exist are remembered: callers could fill the memory with invented names.
-        if handler is None or handler.request_streaming or not method.startswith(_OURS):
+        if handler is None or method.startswith(_OPEN_TO_ALL):
             return handler
         wrapped = self._wrap(method, handler)
         self._wrapped[method] = wrapped
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        # The request arrives as bytes and is decoded inside the border, so that undecodable ones
-        # get a proper error too.
+        # Requests arrive as bytes and are decoded inside the border, so that undecodable ones get a
+        # proper error too.
+        behaviour = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        decode = partial(self._accept, handler.request_deserializer)
+        accept = partial(_each, decode) if handler.request_streaming else decode
+        border: Callable[..., Any]
         if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler),
-                request_deserializer=None,
-                response_serializer=handler.response_serializer,
-            )
-        wrap = self._generator if isasyncgenfunction(handler.unary_stream) else self._writer
-        return grpc.unary_stream_rpc_method_handler(
-            wrap(method, handler),
-            request_deserializer=None,
-            response_serializer=handler.response_serializer,
+            border = self._unary(method, behaviour, accept)
+        elif isasyncgenfunction(behaviour):
+            border = self._generator(method, behaviour, accept)
+        else:
+            border = self._writer(method, behaviour, accept)
+        return _HANDLER_MAKERS[handler.request_streaming, handler.response_streaming](
+            border, request_deserializer=None, response_serializer=handler.response_serializer
         )
 
-    def _unary(self, method: str, handler: Handler) -> Callable[..., Awaitable[Message]]:
-        behaviour, decode = handler.unary_unary, handler.request_deserializer
-
-        async def call(raw: bytes, context: Context) -> Message:
-            started = time.perf_counter()
-            try:
-                response: Message = await behaviour(self._accept(decode, raw), context)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:
-                await self._refuse(method, context, started, error)
-                raise
-            log.debug("rpc", method=method, code="OK", ms=_milliseconds_since(started))
+    def _unary(
+        self, method: str, behaviour: Behaviour, accept: Accept
+    ) -> Callable[..., Awaitable[Message]]:
+        async def call(raw: Raw, context: Context) -> Message:
+            async with self._passage(method, raw, context):
+                response: Message = await behaviour(accept(raw), context)
             return response
 
         return call
 
-    def _writer(self, method: str, handler: Handler) -> Callable[..., Awaitable[None]]:
+    def _writer(
+        self, method: str, behaviour: Behaviour, accept: Accept
+    ) -> Callable[..., Awaitable[None]]:
         """For a handler that is a coroutine and writes to its context."""
-        behaviour, decode = handler.unary_stream, handler.request_deserializer
 
-        async def call(raw: bytes, context: Context) -> None:
-            started = time.perf_counter()
-            log.debug("stream_opened", method=method)
-            try:
-                await behaviour(self._accept(decode, raw), context)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001 - this is the border
-                await self._refuse(method, context, started, error)
-            finally:
-                log.debug("stream_closed", method=method, ms=_milliseconds_since(started))
+        async def call(raw: Raw, context: Context) -> None:
+            async with self._passage(method, raw, context):
+                await behaviour(accept(raw), context)
 
         return call
 
-    def _generator(self, method: str, handler: Handler) -> Callable[..., AsyncIterator[Message]]:
+    def _generator(
+        self, method: str, behaviour: Behaviour, accept: Accept
+    ) -> Callable[..., AsyncIterator[Message]]:
         """For a handler that is an asynchronous generator."""
-        behaviour, decode = handler.unary_stream, handler.request_deserializer
 
-        async def call(raw: bytes, context: Context) -> AsyncIterator[Message]:
-            started = time.perf_counter()
-            log.debug("stream_opened", method=method)
-            try:
-                async with aclosing(behaviour(self._accept(decode, raw), context)) as responses:
-                    async for response in responses:
-                        yield response
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001 - this is the border
-                await self._refuse(method, context, started, error)
-            finally:
-                log.debug("stream_closed", method=method, ms=_milliseconds_since(started))
+        async def call(raw: Raw, context: Context) -> AsyncIterator[Message]:
+            async with (
+                self._passage(method, raw, context),
+                aclosing(behaviour(accept(raw), context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
 
         return call
+
+    def _passage(self, method: str, raw: Raw, context: Context) -> Passage:
+        size = len(raw) if isinstance(raw, bytes) else 0
+        return Passage(self._access, method, self._permissions.get(method, 0), size, context)
 
     def _accept(self, decode: Callable[[bytes], Message], raw: bytes) -> Message:
         """The decoded request.
@@ -167,34 +158,27 @@ class Interceptor(_Base):
             raise invalid_request(violations)
         return request
 
-    async def _refuse(
-        self, method: str, context: Context, started: float, error: Exception
-    ) -> None:
-        """End the call with the error's status; never returns normally."""
-        refusal = to_taskforge_error(error)
-        ms = _milliseconds_since(started)
-        if isinstance(refusal, Internal):
-            request_id = _request_id(context)
-            refusal.metadata.setdefault("request_id", request_id)
-            log.error(
-                "rpc", method=method, code=refusal.code.name, reason=refusal.reason, ms=ms,
-                request_id=request_id, exc_info=error,
-            )  # fmt: skip
-        else:
-            log.info(
-                "rpc", method=method, code=refusal.code.name, reason=refusal.reason, ms=ms,
-                message=refusal.message,
-            )  # fmt: skip
-        await context.abort_with_status(rpc_status.to_status(to_status(refusal)))
+
+_HANDLER_MAKERS: dict[tuple[bool, bool], Callable[..., Handler]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""By whether requests and responses are streams."""
 
 
-def to_taskforge_error(error: BaseException) -> TaskForgeError:
-    """The error that a caller may see for whatever was raised; unknown ones are `Internal`."""
-    if isinstance(error, TaskForgeError):
-        return error
-    if isinstance(error, DATABASE_EXCEPTIONS):
-        return translate_database_error(error)
-    return Internal("INTERNAL", "the server failed")
+def permission_of(method: MethodDescriptor) -> Permission:
+    """The permission that the contract names for a method; 0, which nobody has, if none."""
+    permission: Permission = method.GetOptions().Extensions[permission_pb2.permission]
+    return permission
+
+
+async def _each(
+    decode: Callable[[bytes], Message], requests: AsyncIterator[bytes]
+) -> AsyncIterator[Message]:
+    async for raw in requests:
+        yield decode(raw)
 
 
 def invalid_request(violations: Iterable[Violation]) -> InvalidArgument:
@@ -230,15 +214,3 @@ def _path(violation: Violation) -> str:
             key = subscript.value
             parts.append(f'["{key}"]' if isinstance(key, str) else f"[{key}]")
     return "".join(parts)
-
-
-def _request_id(context: Context) -> str:
-    """The caller's `x-request-id`, so that its logs and ours can be joined; else a new one."""
-    for key, value in context.invocation_metadata() or ():
-        if key == _REQUEST_ID and isinstance(value, str) and value:
-            return value[:_MAX_REQUEST_ID_LENGTH]
-    return uuid.uuid4().hex
-
-
-def _milliseconds_since(started: float) -> float:
-    return round((time.perf_counter() - started) * 1000, 2)

@@ -1,57 +1,176 @@
-"""Which project a call is about.
+"""Which project a call is about, whether its caller may see it, and what it may use."""
 
-There are no credentials yet: callers see every project that they name, and the project `default`
-when they name none.
-"""
-
+from collections.abc import Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import select
 
+from taskforge_core.callers import EVERYONE, Call, Caller, ProjectKey, current_call
 from taskforge_core.database import Database
-from taskforge_core.errors import NotFound
+from taskforge_core.errors import (
+    FailedPrecondition,
+    NotFound,
+    PreconditionViolation,
+    ResourceExhausted,
+    TaskForgeError,
+    invalid_field,
+)
 from taskforge_core.ids import DEFAULT_PROJECT_ID
+from taskforge_core.queries import find_projects
+from taskforge_core.remembering import Remembered
 from taskforge_core.tables import projects
 
 
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project's rules; a quota that is None is no limit."""
+
+    id: UUID
+    is_disabled: bool
+    max_jobs_per_second: int | None
+    max_unfinished_jobs: int | None
+    max_lease_streams: int | None
+    max_request_bytes: int | None
+
+
 class Projects:
-    """Resolves `project_id` of requests; one instance a process, since it remembers."""
+    """Resolves `project_id` of requests; one instance a process, since it remembers.
+
+    A project is looked up together with the caller's organisation, by one statement: another
+    organisation's project is not found in the same way, and as fast, as one that does not exist.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # Only projects that exist are remembered, so that invented ids cannot fill the memory.
-        self._known = {"": DEFAULT_PROJECT_ID, str(DEFAULT_PROJECT_ID): DEFAULT_PROJECT_ID}
+        self._remembered: Remembered[ProjectKey, Project] = Remembered(self._load)
+        self._authenticates = database.settings.authentication == "on"
 
     async def resolve(self, project_id: str) -> UUID:
-        """The project that a call is about; empty means the project `default`.
+        """The project that a call is about.
 
-        Only the first call that names a project asks the database.
+        Empty means the credential's project or, for a credential of a whole organisation, the
+        organisation's project `default`.
 
         Raises:
-            NotFound: There is no such project (`PROJECT_NOT_FOUND`).
+            NotFound: The caller can see no such project (`PROJECT_NOT_FOUND`).
+            FailedPrecondition: It is disabled (`PROJECT_DISABLED`).
+            InvalidArgument: Empty, and the organisation has no project `default`.
+            ResourceExhausted: The request is larger than it allows (`REQUEST_TOO_LARGE`).
         """
-        known = self._known.get(project_id.lower())
-        return await self._look_up(project_id) if known is None else known
+        call = current_call()
+        project = await self._find(call, project_id)
+        if project is not None:
+            return project.id
+        if not project_id:
+            raise invalid_field(
+                "project_id", "name a project: the organisation has none named default"
+            )
+        raise _not_found(project_id)
 
     async def visible(self, project_id: str) -> list[UUID]:
         """The projects that a list covers: the named one; empty means all the caller may see.
 
         Raises:
-            NotFound: There is no such project (`PROJECT_NOT_FOUND`).
+            NotFound, FailedPrecondition: As `resolve`.
         """
-        return [await self.resolve(project_id)]
-
-    async def _look_up(self, project_id: str) -> UUID:
-        try:
-            sought = UUID(project_id)
-        except ValueError:
-            raise _not_found(project_id) from None
+        caller = current_call().caller
+        if project_id or not self._authenticates or caller.project_id is not None:
+            return [await self.resolve(project_id)]
         async with self._database.engine.connect() as connection:
-            found = await connection.scalar(select(projects.c.id).where(projects.c.id == sought))
-        if found is None:
-            raise _not_found(project_id)
-        self._known[str(sought)] = sought
-        return sought
+            found = await connection.scalars(
+                select(projects.c.id)
+                .where(projects.c.organisation_id == caller.organisation_id)
+                .where(projects.c.disabled_at.is_(None))
+                .order_by(projects.c.id)
+            )
+            return list(found)
+
+    async def sees(self, project_id: UUID) -> bool:
+        """Whether the caller may touch the things of a project, which its lease tokens name.
+
+        Raises:
+            FailedPrecondition, ResourceExhausted: As `resolve`.
+        """
+        return await self._find(current_call(), str(project_id)) is not None
+
+    async def rules(self, project_id: UUID) -> Project | None:
+        """A project's rules, whoever asks; None if it is gone."""
+        return await self._remembered.get((None, project_id))
+
+    def objection(self, project: ProjectKey) -> TaskForgeError | None:
+        """Why a call about this project that is open now must end, if it must."""
+        known = self._remembered.peek(project)
+        return _disabled(known) if known is not None and known.is_disabled else None
+
+    async def refresh(self) -> None:
+        """Read anew what calls use; the pass of a loop."""
+        await self._remembered.refresh()
+
+    async def _find(self, call: Call, project_id: str) -> Project | None:
+        caller = call.caller if self._authenticates else EVERYONE
+        key = _key(caller, project_id)
+        if key is None:
+            return None
+        project = self._remembered.peek(key) or await self._remembered.get(key)
+        if project is not None:
+            call.project, call.project_id = key, project.id
+            _check(project, call.request_bytes)
+        return project
+
+    async def _load(self, keys: list[ProjectKey]) -> Mapping[ProjectKey, Project]:
+        rows = await find_projects(
+            self._database.hot, [key[0] for key in keys], [key[1] for key in keys]
+        )
+        return {
+            keys[row["place"] - 1]: Project(
+                row["id"],
+                row["is_disabled"],
+                row["max_jobs_per_second"],
+                row["max_unfinished_jobs"],
+                row["max_lease_streams"],
+                row["max_request_bytes"],
+            )
+            for row in rows
+        }
+
+
+def _key(caller: Caller, project_id: str) -> ProjectKey | None:
+    """What to look for; None: the id is not even written as one."""
+    if not project_id:
+        default = DEFAULT_PROJECT_ID if caller.organisation_id is None else None
+        return caller.organisation_id, caller.project_id or default
+    try:
+        sought = UUID(project_id)
+    except ValueError:
+        return None
+    if caller.project_id not in {None, sought}:
+        # In nobody's organisation: looked for nevertheless, as one that does not exist is.
+        return UUID(int=0), sought
+    return caller.organisation_id, sought
+
+
+def _check(project: Project, request_bytes: int) -> None:
+    if project.is_disabled:
+        raise _disabled(project)
+    limit = project.max_request_bytes
+    if limit is not None and request_bytes > limit:
+        raise ResourceExhausted(
+            "REQUEST_TOO_LARGE",
+            f"the request has {request_bytes} bytes; the project allows {limit}",
+            metadata={"limit": str(limit), "request_bytes": str(request_bytes)},
+        )
+
+
+def _disabled(project: Project) -> FailedPrecondition:
+    return FailedPrecondition(
+        "PROJECT_DISABLED",
+        "the project is disabled",
+        metadata={"project": str(project.id)},
+        precondition=PreconditionViolation(
+            "PROJECT_STATE", f"projects/{project.id}", "it is disabled"
+        ),
+    )
 
 
 def _not_found(project_id: str) -> NotFound:

@@ -153,6 +153,12 @@ class Settings(BaseSettings):
     drain_grace: Duration = Field(default=timedelta(seconds=20), ge=timedelta(0), le=_HOUR)
     """After SIGTERM: how long running calls and streams may take to end; up to 1 h."""
 
+    # -- Authentication ---------------------------------------------------------------------
+
+    authentication: Literal["on", "off"] = "on"
+    """`off`: whoever reaches a server may do everything. A server then listens on loopback
+    addresses and unix sockets only."""
+
     # -- TLS --------------------------------------------------------------------------------
 
     tls_certificate: Path | None = None
@@ -204,7 +210,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe level that is written."""
 
-    @field_validator("log_format", "log_level", mode="before")
+    @field_validator("authentication", "log_format", "log_level", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

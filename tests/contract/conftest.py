@@ -13,6 +13,7 @@ from queue_service.__main__ import compose as compose_queue_service
 from taskforge.v1.queue_service_pb2_grpc import QueueServiceStub
 from taskforge_core.database import Database
 from taskforge_core.notifications import Notifier
+from taskforge_core.projects import Projects
 from taskforge_core.settings import Settings
 
 
@@ -20,7 +21,7 @@ from taskforge_core.settings import Settings
 async def queue_stub(database: Database, open_folder: Path) -> AsyncIterator[QueueStub]:
     """Calls of QueueService, over the test's own database."""
     notifier = Notifier(database.hot, origin="queue_service")
-    service = compose_queue_service(database, notifier)
+    service = compose_queue_service(database, Projects(database), notifier)
     async with serving(database, service, open_folder, "queue") as channel:
         yield QueueServiceStub(channel)
     await notifier.flushed()

@@ -117,7 +117,7 @@ async def job_use_cases(settings: Settings, name: str) -> AsyncIterator[JobUseCa
             browser=browser,
             enqueuer=Enqueuer(database, projects, routes, browser, waker),
             heartbeats=Heartbeats(database, projects, dispatcher, waker),
-            settler=Settler(database, waker),
+            settler=Settler(database, projects, waker),
         )
         await background.idle()
         await notifier.flushed()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import grpc
 
+from taskforge_core.access import Access
 from taskforge_core.database import Database
 from taskforge_core.grpc_server import Service, build_server
+from taskforge_core.projects import Projects
 from taskforge_core.settings import Settings
 
 
@@ -26,7 +28,8 @@ async def serving(
     """
     settings: Settings = database.settings.model_copy(update={"drain_grace": timedelta(0)})
     address = f"unix:{folder / name}"
-    server = build_server(settings, address, [service], ready=database.ready)
+    access = Access.of(database, Projects(database))
+    server = build_server(settings, address, [service], ready=database.ready, access=access)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(address) as channel:

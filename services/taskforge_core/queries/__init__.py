@@ -105,3 +105,24 @@ async def cancel_waiting_jobs(
 ) -> list[Record]:
     """See `cancel_waiting_jobs.sql`. Give `ids` ascending. Returns `id, queue_id`."""
     return await executor.fetch(_statements["cancel_waiting_jobs"], project_id, ids)
+
+
+async def find_api_keys(
+    executor: Executor, ids: Sequence[UUID], certificate_names: Sequence[str]
+) -> list[Record]:
+    """See `find_api_keys.sql`."""
+    return await executor.fetch(_statements["find_api_keys"], ids, certificate_names)
+
+
+async def note_key_use(executor: Executor, ids: Sequence[UUID]) -> None:
+    """See `note_key_use.sql`."""
+    await executor.fetch(_statements["note_key_use"], ids)
+
+
+async def find_projects(
+    executor: Executor,
+    organisation_ids: Sequence[UUID | None],
+    project_ids: Sequence[UUID | None],
+) -> list[Record]:
+    """See `find_projects.sql`. Returns `place` (from 1) and what the project's rules are."""
+    return await executor.fetch(_statements["find_projects"], organisation_ids, project_ids)

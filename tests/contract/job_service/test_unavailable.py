@@ -47,7 +47,9 @@ TOKEN = encode_token(token_head(uuid4(), STREAM), ID, 1)
 @pytest.fixture
 async def lonely_replica(open_folder: Path) -> AsyncIterator[JobReplica]:
     """A replica whose database is not there."""
-    settings = Settings(database_url=f"postgresql://nobody@/none?host={open_folder}")
+    settings = Settings(
+        database_url=f"postgresql://nobody@/none?host={open_folder}", authentication="off"
+    )
     async with job_replica(settings, open_folder, "job") as replica:
         yield replica
 

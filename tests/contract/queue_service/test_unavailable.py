@@ -20,13 +20,16 @@ from taskforge.v1.queue_service_pb2_grpc import QueueServiceStub
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.notifications import Notifier
+from taskforge_core.projects import Projects
 from taskforge_core.settings import Settings
 
 
 async def stub_with(settings: Settings, folder: Path) -> AsyncIterator[QueueStub]:
     database = await Database.open(settings)
     notifier = Notifier(database.hot, origin="queue_service")
-    async with serving(database, compose(database, notifier), folder, "queue") as channel:
+    async with serving(
+        database, compose(database, Projects(database), notifier), folder, "queue"
+    ) as channel:
         yield QueueServiceStub(channel)
     await notifier.flushed()
     await database.close()
@@ -43,7 +46,9 @@ async def impatient_stub(settings: Settings, open_folder: Path) -> AsyncIterator
 @pytest.fixture
 async def lonely_stub(open_folder: Path) -> AsyncIterator[QueueStub]:
     """Calls of a server whose database is not there."""
-    settings = Settings(database_url=f"postgresql://nobody@/none?host={open_folder}")
+    settings = Settings(
+        database_url=f"postgresql://nobody@/none?host={open_folder}", authentication="off"
+    )
     async for stub in stub_with(settings, open_folder):
         yield stub
 

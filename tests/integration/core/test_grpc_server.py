@@ -25,6 +25,8 @@ from taskforge.v1 import (
     queue_service_pb2,
     queue_service_pb2_grpc,
 )
+from taskforge_core.access import Access
+from taskforge_core.authentication import NoAuthenticator
 from taskforge_core.errors import NotFound
 from taskforge_core.grpc_server import CannotListen, GrpcServer, Service, build_server, serve
 from taskforge_core.settings import Settings
@@ -37,6 +39,8 @@ END: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 
 Context = Any
 Ready = Callable[[], Awaitable[bool]]
+
+OPEN = Access(NoAuthenticator())
 
 
 async def always() -> bool:
@@ -135,7 +139,7 @@ def job_service(servicer: WritingJobs) -> Service:
 async def running(
     *services: Service, ready: Ready = always, settings: Settings | None = None
 ) -> AsyncIterator[tuple[GrpcServer, grpc.aio.Channel]]:
-    server = build_server(settings or Settings(), "127.0.0.1:0", services, ready=ready)
+    server = build_server(settings or Settings(), "127.0.0.1:0", services, ready=ready, access=OPEN)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(server.address) as channel:
@@ -318,7 +322,7 @@ async def test_a_stop_drains_the_streams_and_does_not_wait_for_its_grace(
     jobs_class: type[WritingJobs],
 ) -> None:
     jobs = fake_jobs(jobs_class)
-    server = build_server(Settings(), "127.0.0.1:0", [job_service(jobs)], ready=always)
+    server = build_server(Settings(), "127.0.0.1:0", [job_service(jobs)], ready=always, access=OPEN)
     stop = asyncio.Event()
     serving = asyncio.create_task(
         serve(server, drain=[jobs.drain], stop=stop, handle_signals=False)
@@ -346,7 +350,7 @@ async def test_a_drain_that_takes_too_long_or_fails_does_not_hold_the_server(
 ) -> None:
     jobs = fake_jobs(jobs_class)
     settings = Settings.model_validate({"drain_grace": "200ms"})
-    server = build_server(settings, "127.0.0.1:0", [job_service(jobs)], ready=always)
+    server = build_server(settings, "127.0.0.1:0", [job_service(jobs)], ready=always, access=OPEN)
 
     async def fail() -> None:
         raise ValueError("a hook")
@@ -375,7 +379,7 @@ async def test_sigterm_drains_and_a_second_one_hurries() -> None:
         draining.set()
         await asyncio.Event().wait()
 
-    server = build_server(Settings(), "127.0.0.1:0", [job_service(jobs)], ready=always)
+    server = build_server(Settings(), "127.0.0.1:0", [job_service(jobs)], ready=always, access=OPEN)
     serving = asyncio.create_task(serve(server, drain=[never]))
     async with grpc.aio.insecure_channel(server.address) as channel:
         stream = job_service_pb2_grpc.JobServiceStub(channel).LeaseJobs(lease_request())
@@ -465,13 +469,13 @@ async def test_an_unknown_method_is_unimplemented_and_not_remembered() -> None:
 async def test_an_address_that_is_taken_is_an_error() -> None:
     async with running(queue_service(fake_queues())) as (server, _):
         with pytest.raises(CannotListen, match=server.address):
-            build_server(Settings(), server.address, [], ready=always)
+            build_server(Settings(), server.address, [], ready=always, access=OPEN)
 
 
 async def test_with_reuse_port_two_servers_share_an_address() -> None:
     settings = Settings(reuse_port=True)
     async with running(queue_service(fake_queues()), settings=settings) as (server, _):
-        second = build_server(settings, server.address, [], ready=always)
+        second = build_server(settings, server.address, [], ready=always, access=OPEN)
         assert second.address == server.address
         await second.start()
         await second.stop(hurry=_set())
@@ -479,7 +483,9 @@ async def test_with_reuse_port_two_servers_share_an_address() -> None:
 
 async def test_it_serves_on_a_unix_socket(tmp_path: Path) -> None:
     address = f"unix:{tmp_path / 'socket'}"
-    server = build_server(Settings(), address, [queue_service(fake_queues())], ready=always)
+    server = build_server(
+        Settings(), address, [queue_service(fake_queues())], ready=always, access=OPEN
+    )
     assert server.address == address
     await server.start()
     try:

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
+from taskforge_core.access import Access
+from taskforge_core.authentication import NoAuthenticator
 from taskforge_core.grpc_server import CannotListen, GrpcServer, build_server
 from taskforge_core.settings import Settings
 
@@ -73,8 +75,11 @@ def files(tmp_path: Path) -> Files:
     return files
 
 
+OPEN = Access(NoAuthenticator())
+
+
 async def started(settings: Settings) -> GrpcServer:
-    server = build_server(settings, f"{HOST}:0", [], ready=always)
+    server = build_server(settings, f"{HOST}:0", [], ready=always, access=OPEN)
     await server.start()
     return server
 
@@ -266,9 +271,9 @@ async def test_a_server_does_not_start_on_garbage_and_says_which_file(files: Fil
         files.authorities.write_bytes(files.ca.cert_pem.bytes())
         broken.write_bytes(data)
         with pytest.raises(CannotListen, match=words) as refused:
-            build_server(files.settings(mutual=True), f"{HOST}:0", [], ready=always)
+            build_server(files.settings(mutual=True), f"{HOST}:0", [], ready=always, access=OPEN)
         assert str(files.certificate) in str(refused.value) or str(broken) in str(refused.value)
         assert "\n" not in str(refused.value)
     files.key.unlink()
     with pytest.raises(CannotListen, match="cannot read"):
-        build_server(files.settings(), f"{HOST}:0", [], ready=always)
+        build_server(files.settings(), f"{HOST}:0", [], ready=always, access=OPEN)

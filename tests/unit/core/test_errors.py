@@ -19,9 +19,11 @@ from taskforge_core.errors import (
     Internal,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     PreconditionViolation,
     ResourceExhausted,
     TaskForgeError,
+    Unauthenticated,
     Unavailable,
     invalid_field,
     to_status,
@@ -30,6 +32,8 @@ from taskforge_core.errors import (
 SERVICES = Path(errors.__file__).parent.parent
 KINDS = [
     InvalidArgument,
+    Unauthenticated,
+    PermissionDenied,
     NotFound,
     AlreadyExists,
     FailedPrecondition,

@@ -39,6 +39,8 @@ CREATE INDEX api_keys_listing ON taskforge.api_keys (organisation_id, created_at
 -- One living key a certificate, over all organisations: who proves the name gets its permissions.
 CREATE UNIQUE INDEX api_keys_certificate ON taskforge.api_keys (certificate_name)
     WHERE revoked_at IS NULL AND certificate_name IS NOT NULL;
+CREATE INDEX api_keys_certificates ON taskforge.api_keys (certificate_name, revoked_at DESC NULLS FIRST)
+    WHERE certificate_name IS NOT NULL;
 
 -- Who changed what, when. Written in the transaction of the change, and never changed itself.
 CREATE TABLE taskforge.audit_log (

@@ -1,0 +1,166 @@
+"""Finds out who calls: by an API key, or by the certificate that the client proved.
+
+Which of several things is wrong with a credential is told only to whoever proves its secret: to
+everybody else each is `CREDENTIAL_INVALID`, after the same work.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+import asyncpg
+
+from taskforge_core.api_keys import parse_api_key
+from taskforge_core.callers import EVERYONE, Caller
+from taskforge_core.database import Database
+from taskforge_core.errors import TaskForgeError, Unauthenticated
+from taskforge_core.queries import find_api_keys, note_key_use
+from taskforge_core.remembering import Remembered
+
+_SCHEME = "bearer "
+_LONGEST_CREDENTIAL = 16 * 1024
+
+Credential = str
+"""The value of the metadata `authorization`; empty where a call brings none."""
+
+
+class Authenticator(Protocol):
+    """Tells who calls, and whether a call that is open may go on."""
+
+    async def authenticate(self, credential: Credential, certificate: Sequence[str], /) -> Caller:
+        """Who brings this credential, or proved a certificate with these names.
+
+        Raises:
+            Unauthenticated: Nobody that is known, or no longer.
+            TaskForgeError: The database cannot be asked.
+        """
+
+    def objection(self, caller: Caller, /) -> TaskForgeError | None:
+        """Why an open call of this caller must end, if it must."""
+
+    async def refresh(self) -> None:
+        """Read anew what is remembered; the pass of a loop."""
+
+
+class NoAuthenticator:
+    """Authentication is switched off: whoever calls may do everything."""
+
+    async def authenticate(self, _credential: Credential, _certificate: Sequence[str]) -> Caller:
+        return EVERYONE
+
+    def objection(self, _caller: Caller) -> TaskForgeError | None:
+        return None
+
+    async def refresh(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """An API key as it is stored, and its owner as a caller."""
+
+    id: UUID
+    secret_hash: bytes | None
+    is_revoked: bool
+    caller: Caller
+
+
+_Sought = UUID | str
+"""What a key is looked for by: its id, or the name of a certificate."""
+
+
+class KeyAuthenticator:
+    """Knows API keys, and the certificates that stand for some."""
+
+    def __init__(self, database: Database) -> None:
+        self._pool = database.hot
+        self._keys: Remembered[_Sought, _Key] = Remembered(self._load)
+        self._used: set[UUID] = set()
+
+    async def authenticate(self, credential: Credential, certificate: Sequence[str]) -> Caller:
+        if credential:
+            key = await self._proved_by_secret(credential)
+        else:
+            key = await self._proved_by_certificate(certificate)
+        problem = _problem(key)
+        if problem is not None:
+            raise problem
+        self._used.add(key.id)
+        return key.caller
+
+    def objection(self, caller: Caller) -> TaskForgeError | None:
+        if caller.has_expired:
+            return _expired()
+        sought = caller.proof
+        if sought is None:
+            return None
+        key = self._keys.peek(sought)
+        # One that was read anew and was not found any more is gone; a database that is away is not
+        # a reason to end what goes on.
+        return _problem(key) if key is not None else None
+
+    async def refresh(self) -> None:
+        await self._keys.refresh()
+        used, self._used = self._used, set()
+        if used:
+            await note_key_use(self._pool, sorted(used))
+
+    async def _proved_by_secret(self, credential: Credential) -> _Key:
+        scheme, text = credential[: len(_SCHEME)], credential[len(_SCHEME) :].strip()
+        if scheme.lower() != _SCHEME or len(text) > _LONGEST_CREDENTIAL:
+            raise _invalid()
+        given = parse_api_key(text)
+        if given is None:
+            raise _invalid()
+        key = await self._keys.get(given.id)
+        if not given.proves(key.secret_hash if key is not None else None) or key is None:
+            raise _invalid()
+        return key
+
+    async def _proved_by_certificate(self, names: Sequence[str]) -> _Key:
+        for name in names:
+            key = await self._keys.get(name)
+            if key is not None:
+                return key
+        raise Unauthenticated(
+            "CREDENTIAL_MISSING", "send an API key or a token as `authorization: Bearer …`"
+        )
+
+    async def _load(self, keys: list[_Sought]) -> Mapping[_Sought, _Key]:
+        rows = await find_api_keys(
+            self._pool,
+            [key for key in keys if isinstance(key, UUID)],
+            [key for key in keys if isinstance(key, str)],
+        )
+        return dict(map(_key, rows))
+
+
+def _key(row: asyncpg.Record) -> tuple[_Sought, _Key]:
+    sought: _Sought = row["certificate_name"] or row["id"]
+    caller = Caller(
+        f"key {row['id']}",
+        row["organisation_id"],
+        row["project_id"],
+        frozenset(row["permissions"]),
+        is_operator=row["is_operator"],
+        expires_at=row["expires_at"],
+        proof=sought,
+    )
+    return sought, _Key(row["id"], row["secret_hash"], row["is_revoked"], caller)
+
+
+def _problem(key: _Key) -> Unauthenticated | None:
+    if key.is_revoked:
+        return Unauthenticated(
+            "CREDENTIAL_REVOKED", "the key was revoked, or its organisation is disabled"
+        )
+    return _expired() if key.caller.has_expired else None
+
+
+def _expired() -> Unauthenticated:
+    return Unauthenticated("CREDENTIAL_EXPIRED", "the credential has expired")
+
+
+def _invalid() -> Unauthenticated:
+    return Unauthenticated("CREDENTIAL_INVALID", "this is no valid credential")
