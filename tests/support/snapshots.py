@@ -10,6 +10,9 @@ _TEXT = "t::text"
 _TABLES = {
     "organisations": _TEXT,
     "projects": _TEXT,
+    # When a key was used last is noted apart from what it was used for.
+    "api_keys": "(to_jsonb(t) - 'last_used_at')::text",
+    "audit_log": _TEXT,
     "queues": _TEXT,
     "jobs": _TEXT,
     "job_history": _TEXT,

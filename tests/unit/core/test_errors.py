@@ -64,6 +64,8 @@ def test_the_classes_are_all_the_codes_of_the_tree() -> None:
     assert set(TaskForgeError.__subclasses__()) == set(KINDS)
     assert [kind.code for kind in KINDS] == [
         grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.ALREADY_EXISTS,
         grpc.StatusCode.FAILED_PRECONDITION,
