@@ -117,7 +117,7 @@ def bearing_channel(
 ) -> grpc.aio.Channel:
     """A channel whose calls all bear the key; of TLS, if there are credentials."""
     # gRPC takes an interceptor of two kinds for the first of them only.
-    interceptors = [_UnaryBearer(key), _StreamBearer(key)]
+    interceptors: list[Any] = [_UnaryBearer(key), _StreamBearer(key)]
     if credentials is not None:
         return grpc.aio.secure_channel(address, credentials, interceptors=interceptors)
     return grpc.aio.insecure_channel(address, interceptors=interceptors)
