@@ -13,13 +13,16 @@ from scheduler_service.queries import (
     mark_rescued_sessions,
 )
 from taskforge_core.notifications import Notifier
-from taskforge_core.retrying import LeaseExpired
+from taskforge_core.retrying import LeaseExpired, Undelivered
 
 log = structlog.get_logger(__name__)
 
 
 class Rescuer:
     """Ends the attempts of sessions past their expiry as LEASE_EXPIRED.
+
+    What a server that died had claimed and may not have sent is returned as undelivered instead. A
+    worker may have died of such a job unseen, so from the third such return on an attempt is used.
 
     Sessions are locked before jobs, as everywhere. Until a rescue commits, heartbeats and settles
     with current tokens succeed: whoever locks the session's or the job's row first goes first.
@@ -42,7 +45,10 @@ class Rescuer:
                 [session["project_id"] for session in sessions],
                 [session["session_id"] for session in sessions],
             )
-            ended = await end_locked(connection, leases, LeaseExpired())
+            expired = [lease for lease in leases if not lease["may_be_unsent"]]
+            unsent = [lease for lease in leases if lease["may_be_unsent"]]
+            ended = await end_locked(connection, expired, LeaseExpired())
+            ended += await end_locked(connection, unsent, Undelivered())
             rescued = {lease.session_id for lease in ended}
             # A session whose last lease is being settled right now was not rescued.
             marked = [session for session in sessions if session["session_id"] in rescued]

@@ -9,7 +9,14 @@ from uuid import UUID
 import pytest
 from tests.integration.scheduler_service.conftest import RecordingNotifier
 from tests.support.explaining import PLAN_MODES, Explainer, PlanMode
-from tests.support.leases import LeaseKey, insert_session, lease, miscounts, statuses
+from tests.support.leases import (
+    LeaseKey,
+    insert_server,
+    insert_session,
+    lease,
+    miscounts,
+    statuses,
+)
 from tests.support.rows import insert_jobs, insert_project, insert_queue
 from tests.support.waiting import until_blocked
 
@@ -36,10 +43,14 @@ async def holder(
     *,
     expires_in: timedelta | None = SILENT,
     project_id: UUID = DEFAULT_PROJECT_ID,
+    server_lives: bool = True,
 ) -> tuple[UUID, list[LeaseKey]]:
     """A session and the leases that it holds."""
+    server_id = await insert_server(database.hot, alive_for=ALIVE if server_lives else SILENT)
     ids = await insert_jobs(database.hot, queue_id, priorities=[0] * count, project_id=project_id)
-    session_id = await insert_session(database.hot, project_id=project_id, expires_in=expires_in)
+    session_id = await insert_session(
+        database.hot, project_id=project_id, expires_in=expires_in, server_id=server_id
+    )
     return session_id, await lease(database.hot, ids, session_id, project_id=project_id)
 
 
@@ -81,6 +92,36 @@ async def test_what_a_silent_session_held_is_ready_at_once(
     outcomes = [[attempt["outcome"] for attempt in json.loads(row["attempts"])] for row in rows]
     assert outcomes == [[AttemptOutcome.LEASE_EXPIRED]] * 2
     assert notifier.told == {"session": {str(session_id)}, "ready": {str(queue_id)}}
+    assert await miscounts(database.hot) == []
+
+
+@pytest.mark.parametrize("is_row_left", [True, False])
+async def test_what_a_server_that_died_may_not_have_sent_costs_no_attempt_twice(
+    database: Database, notifier: RecordingNotifier, queue_id: UUID, is_row_left: bool
+) -> None:
+    session_id, [listed, unsent] = await holder(database, queue_id, 2, server_lives=False)
+    if not is_row_left:
+        await database.hot.execute("DELETE FROM servers")
+    await database.hot.execute("UPDATE jobs SET max_attempts = 4")
+    found = []
+    for _ in range(3):
+        await database.hot.execute("UPDATE sessions SET listed = $1", [listed[1]])
+        await Rescuer(database.hot, notifier).run_once()
+        rows = await database.hot.fetch(
+            "SELECT attempt_count, undelivered_count, attempts FROM jobs ORDER BY id = $1::uuid",
+            unsent[0],
+        )
+        outcomes = [[each["outcome"] for each in json.loads(row["attempts"])] for row in rows]
+        found.append([(*row[:2], outcome) for row, outcome in zip(rows, outcomes, strict=True)])
+        listed, unsent = await lease(database.hot, ids_of([listed, unsent]), session_id)
+    assert [first for first, _ in found] == [
+        (count, 0, [AttemptOutcome.LEASE_EXPIRED] * count) for count in (1, 2, 3)
+    ]
+    assert [second for _, second in found] == [
+        (0, 1, []),
+        (0, 2, []),
+        (1, 3, [AttemptOutcome.UNDELIVERED]),
+    ]
     assert await miscounts(database.hot) == []
 
 
@@ -317,6 +358,6 @@ async def test_a_rescue_reads_what_its_sessions_hold_and_nothing_else(
         assert explainer.scanned_tables == {"sessions"}
         leases = await lock_held_leases(explainer, [session["project_id"]], [silent])
         assert len(leases) == 10
-        assert explainer.indexes == {"jobs_held"}
+        assert explainer.indexes == {"jobs_held", "sessions_pkey", "servers_pkey"}
         assert explainer.scanned_tables == set()
         await mark_rescued_sessions(explainer, [session["project_id"]], [silent])
