@@ -2,6 +2,8 @@
 
 Every change waits 100 ms for its locks at most, since all who read or finish jobs queue behind it;
 what was busy is done by a later pass. Each step leaves a state that the next pass goes on from.
+The scheduler owns no table: each change is a function of the database that runs as the owner, in
+the transactions that are begun here.
 """
 
 from collections.abc import AsyncIterator

@@ -21,10 +21,22 @@ class ServiceName(enum.StrEnum):
     SCHEDULER = "scheduler"
 
 
-def migrate(database_url: DatabaseUrl = None) -> None:
+def migrate(
+    database_url: DatabaseUrl = None,
+    runtime_role: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Then let this role do what the services need, and no more: they run as it, while"
+            " the database's address given here is its owner's. The role must exist.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Bring the database to the schema of this release; safe to run from many places at once."""
     import asyncpg
 
+    from taskforge_core.granting import CannotGrant, grant_runtime
     from taskforge_core.logs import configure_logging
     from taskforge_core.migrating import SchemaIsNewer
     from taskforge_core.migrating import migrate as migrate_database
@@ -35,13 +47,19 @@ def migrate(database_url: DatabaseUrl = None) -> None:
     try:
         url = settings.require_database_url() if database_url else settings.require_listen_url()
         revision = asyncio.run(migrate_database(url))
+        if runtime_role is not None:
+            asyncio.run(grant_runtime(url, runtime_role))
     except MissingDatabaseUrl as error:
         raise usage_error(f"{error} (or --database-url does)") from error
     except OSError as error:
         raise CommandError(f"cannot reach the database: {error}", ExitCode.UNREACHABLE) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, SchemaIsNewer) as error:
         raise CommandError(f"the database cannot be migrated: {error}") from error
+    except CannotGrant as error:
+        raise CommandError(f"the database is migrated, but {error}") from error
     rendering.print_line(f"The database is at revision {revision}.")
+    if runtime_role is not None:
+        rendering.print_line(f"The services may run as {runtime_role}.")
 
 
 def serve(

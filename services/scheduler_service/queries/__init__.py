@@ -10,6 +10,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from taskforge_core.granting import PARTITION_LOCK
 from taskforge_core.queries import Executor, Statements
 
 _statements = Statements(__name__)
@@ -45,7 +46,7 @@ async def lock_silent_sessions(executor: Executor, limit: int) -> list[Record]:
 async def lock_held_leases(
     executor: Executor, project_ids: Sequence[UUID], session_ids: Sequence[UUID]
 ) -> list[Record]:
-    """See `lock_held_leases.sql`. Returns `project_id, id, lease_seq`."""
+    """See `lock_held_leases.sql`. Returns `project_id, id, lease_seq, may_be_unsent`."""
     return await executor.fetch(_statements["lock_held_leases"], project_ids, session_ids)
 
 
@@ -88,7 +89,7 @@ async def list_outgrown_tables(executor: Executor, few_rows: int) -> list[str]:
 
 async def analyze_table(executor: Executor, table: str) -> None:
     """See `analyze_table.sql`. `table` is a name as `list_outgrown_tables` gives it."""
-    await executor.fetch(_statements["analyze_table"].format(table=table))
+    await executor.fetch(_statements["analyze_table"], table)
 
 
 # -- What is kept no longer -----------------------------------------------------------------------
@@ -133,9 +134,6 @@ async def remove_deleted_queues(executor: Executor, age: timedelta) -> list[UUID
 
 # -- Partitions of history ------------------------------------------------------------------------
 
-PARTITION_LOCK = 0x7461_736B_7061_7274
-"""Key of the advisory lock under which partitions change: the letters `taskpart`."""
-
 _COUNTING_SECONDS = 600.0
 
 
@@ -175,7 +173,7 @@ async def default_holds_day(executor: Executor, day: date) -> bool:
 
 async def create_partition(executor: Executor, day: date) -> None:
     """See `create_partition.sql`."""
-    await executor.fetch(_of_day("create_partition", day))
+    await executor.fetch(_statements["create_partition"], day)
 
 
 async def attach_partition(executor: Executor, day: date) -> None:
@@ -184,12 +182,12 @@ async def attach_partition(executor: Executor, day: date) -> None:
     Raises:
         asyncpg.CheckViolationError: The default partition holds jobs of the day.
     """
-    await executor.fetch(_of_day("attach_partition", day))
+    await executor.fetch(_statements["attach_partition"], day)
 
 
 async def lock_partition(executor: Executor, day: date) -> None:
     """See `lock_partition.sql`."""
-    await executor.fetch(_of_day("lock_partition", day))
+    await executor.fetch(_statements["lock_partition"], day)
 
 
 async def partition_is_empty(executor: Executor, day: date) -> bool:
@@ -206,17 +204,17 @@ async def subtract_partition(connection: Any, day: date) -> int:
 
 async def empty_partition(executor: Executor, day: date) -> None:
     """See `empty_partition.sql`."""
-    await executor.fetch(_of_day("empty_partition", day))
+    await executor.fetch(_statements["empty_partition"], day)
 
 
 async def detach_partition(executor: Executor, day: date) -> None:
     """See `detach_partition.sql`."""
-    await executor.fetch(_of_day("detach_partition", day))
+    await executor.fetch(_statements["detach_partition"], day)
 
 
 async def drop_partition(executor: Executor, day: date) -> None:
     """See `drop_partition.sql`."""
-    await executor.fetch(_of_day("drop_partition", day))
+    await executor.fetch(_statements["drop_partition"], day)
 
 
 async def delete_old_default_history(executor: Executor, first_kept: date, limit: int) -> int:
@@ -225,10 +223,8 @@ async def delete_old_default_history(executor: Executor, first_kept: date, limit
 
 
 def _of_day(name: str, day: date) -> str:
-    """A statement about the table of a day: names cannot be parameters, and a date is harmless."""
-    return _statements[name].format(
-        partition=partition_name(day), day=day, next_day=day + timedelta(days=1)
-    )
+    """A statement that reads the table of a day: a name cannot be a parameter."""
+    return _statements[name].format(partition=partition_name(day))
 
 
 async def _number(executor: Executor, name: str, *args: object) -> int:

@@ -1,2 +1,4 @@
 -- Takes an emptied day out of history. Not CONCURRENTLY, which a DEFAULT partition forbids.
-ALTER TABLE taskforge.job_history DETACH PARTITION taskforge.{partition}
+--
+-- $1 the day (UTC)
+SELECT taskforge.detach_partition($1)

@@ -1,2 +1,4 @@
 -- Drops the table of a day that was taken out of history.
-DROP TABLE IF EXISTS taskforge.{partition}
+--
+-- $1 the day (UTC)
+SELECT taskforge.drop_partition($1)

@@ -1,2 +1,4 @@
 -- Empties one day of history.
-TRUNCATE taskforge.{partition}
+--
+-- $1 the day (UTC)
+SELECT taskforge.empty_partition($1)

@@ -14,8 +14,8 @@ from taskforge_core.queries import Statements
 
 
 @pytest.fixture
-def analyzer(database: Database) -> Analyzer:
-    return Analyzer(database.hot)
+def analyzer(runtime: Database) -> Analyzer:
+    return Analyzer(runtime.hot)
 
 
 async def fill(connection: Any, count: int) -> None:

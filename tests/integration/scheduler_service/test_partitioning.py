@@ -23,8 +23,8 @@ from taskforge_core.statuses import JobStatus
 
 
 @pytest.fixture
-def keeper(database: Database) -> PartitionKeeper:
-    return keeper_of(database)
+def keeper(runtime: Database) -> PartitionKeeper:
+    return keeper_of(runtime)
 
 
 async def test_the_days_to_come_are_made(database: Database, keeper: PartitionKeeper) -> None:
@@ -111,8 +111,10 @@ async def test_a_day_whose_jobs_are_in_default_is_skipped_and_the_others_are_mad
     assert await miscounts(database.hot) == []
 
 
-async def test_two_schedulers_at_once_make_each_day_once(database: Database) -> None:
-    keepers = [keeper_of(database) for _ in range(2)]
+async def test_two_schedulers_at_once_make_each_day_once(
+    database: Database, runtime: Database
+) -> None:
+    keepers = [keeper_of(runtime) for _ in range(2)]
     await keepers[0].run_once()
     made = await days(database)
     for name in made:

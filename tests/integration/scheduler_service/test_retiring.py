@@ -31,8 +31,8 @@ from taskforge_core.statuses import JobStatus
 
 
 @pytest.fixture
-def keeper(database: Database) -> PartitionKeeper:
-    return keeper_of(database)
+def keeper(runtime: Database) -> PartitionKeeper:
+    return keeper_of(runtime)
 
 
 async def retry(executor: Executor, job_id: UUID) -> bool:
@@ -143,12 +143,12 @@ async def test_a_retry_that_comes_while_a_day_is_emptied_waits_and_finds_nothing
 
 
 async def test_readers_see_right_counts_while_two_schedulers_retire_days(
-    database: Database,
+    database: Database, runtime: Database
 ) -> None:
     for age in range(16, 24):
         await make_day(database, TODAY - timedelta(days=age))
         await finished_jobs(database, TODAY - timedelta(days=age), 50)
-    keepers = [keeper_of(database) for _ in range(2)]
+    keepers = [keeper_of(runtime) for _ in range(2)]
     wrong: list[object] = []
     running = True
 
@@ -219,12 +219,12 @@ async def test_while_another_changes_partitions_nothing_is_done(
 
 
 async def test_old_jobs_that_no_day_owns_are_deleted_in_batches_with_their_counts(
-    database: Database,
+    database: Database, runtime: Database
 ) -> None:
     old = await finished_jobs(database, OLD, 5)
     young = await finished_jobs(database, TODAY - timedelta(days=5))
     assert await where(database, old + young) == {DEFAULT_TABLE}
-    keeper = keeper_of(database, batch_size=2)
+    keeper = keeper_of(runtime, batch_size=2)
     assert [await keeper.run_once() for _ in range(3)] == [True, True, False]
     assert await database.hot.fetchval("SELECT count(*) FROM job_history") == len(young)
     assert await where(database, young) == {DEFAULT_TABLE}
