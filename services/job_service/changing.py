@@ -80,10 +80,12 @@ class JobChanger:
         queue_id = await revive_job(
             self._database.hot, project_id, job_id, request.additional_attempts
         )
+        if queue_id is not None:
+            # First, as the job is ready now whether or not it can be shown.
+            self._waker.jobs_ready(project_id, [queue_id])
         job = await self._job(project_id, job_id)
         if queue_id is None:
             raise _not_retried(job, request.additional_attempts)
-        self._waker.jobs_ready(project_id, [queue_id])
         return job
 
     async def _job(self, project_id: UUID, job_id: UUID) -> job_pb2.Job:

@@ -25,6 +25,7 @@ from tests.support.rows import insert_queue
 from tests.support.snapshots import unchanged
 from tests.support.stubs import JobStub, QueueStub
 
+from job_service.browsing import JobBrowser
 from taskforge.v1 import job_pb2, queue_service_pb2
 from taskforge_core.database import Database
 
@@ -75,6 +76,26 @@ async def test_a_retried_job_comes_to_a_waiting_worker(
         await create(other_stub)
         await stream.until_leases(1)
         await retry(job_stub, failed.id)
+        await stream.until_leases(2)
+        assert stream.leases[1].job.id == failed.id
+
+
+@pytest.mark.usefixtures("no_polls")
+async def test_a_retried_job_comes_to_a_waiting_worker_though_it_could_not_be_shown(
+    job_stub: JobStub, emails: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = await failed_job(job_stub)
+    async with lease_stream(job_stub) as stream:
+        await create(job_stub)
+        await stream.until_leases(1)
+
+        async def away(*_: object) -> None:
+            raise ConnectionResetError
+
+        monkeypatch.setattr(JobBrowser, "find", away)
+        await expect_error(
+            retry(job_stub, failed.id), StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"
+        )
         await stream.until_leases(2)
         assert stream.leases[1].job.id == failed.id
 
