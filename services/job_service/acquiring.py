@@ -76,6 +76,4 @@ class Acquirer:
 
 def _fitting(demand: Demand) -> list[Leased]:
     """Take out of the outbox what one answer can hold; closing the call gives back the rest."""
-    taken = next(parcels(demand.outbox, demand.max_message_bytes), [])
-    del demand.outbox[: len(taken)]
-    return taken
+    return demand.take(len(next(parcels(demand.outbox, demand.max_message_bytes), [])))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from job_service.background import Background
 from job_service.demanding import Demand, Leased, Subscription
@@ -63,6 +64,8 @@ class Calls:
         self._background = background
         self._server_id = server_id
         self._is_draining = False
+        self._turns: WeakValueDictionary[tuple[UUID, UUID], asyncio.Lock] = WeakValueDictionary()
+        """One a session, while calls of it are being opened."""
 
     async def open(
         self, request: pb.LeaseJobsRequest | pb.AcquireJobsRequest
@@ -77,28 +80,31 @@ class Calls:
         is_stream = isinstance(request, pb.LeaseJobsRequest)
         project_id = await self._projects.resolve(request.project_id)
         demand = await self._demand(project_id, request, is_stream=is_stream)
-        opening = asyncio.create_task(
-            open_call(
-                self._database.hot,
-                project_id,
-                demand.session_id,
-                request.worker_id,
-                _lease_duration(request),
-                demand.call_id,
-                is_stream,
-                self._server_id,
-                request.max_in_flight,
+        turn = self._turns.setdefault((project_id, demand.session_id), asyncio.Lock())
+        # One at a time, so that the call that became current last is registered last as well.
+        async with turn:
+            opening = asyncio.create_task(
+                open_call(
+                    self._database.hot,
+                    project_id,
+                    demand.session_id,
+                    request.worker_id,
+                    _lease_duration(request),
+                    demand.call_id,
+                    is_stream,
+                    self._server_id,
+                    request.max_in_flight,
+                )
             )
-        )
-        try:
-            opened = await asyncio.shield(opening)
-        except BaseException:
-            # Whether it was opened is known only when the statement has ended.
-            self._background.start("close call", self._close_after(opening, demand))
-            raise
-        if not opened:
-            raise _session_has_stream(request.session_id)
-        self._dispatcher.register(demand)
+            try:
+                opened = await asyncio.shield(opening)
+            except BaseException:
+                # Whether it was opened is known only when the statement has ended.
+                self._background.start("close call", self._close_after(opening, demand))
+                raise
+            if not opened:
+                raise _session_has_stream(request.session_id)
+            self._dispatcher.register(demand)
         try:
             # From here on no claim for an older call can commit, so this sees all that is held.
             await self._reconciler.reconcile(demand)
@@ -120,8 +126,13 @@ class Calls:
         self._background.start("close call", self._close(demand))
 
     async def refresh(self, demand: Demand) -> None:
-        """Bring a call up to date with what its session holds."""
+        """Bring a call up to date with its session and its queues: notifications can be lost."""
         await self._reconciler.reconcile(demand)
+        await self._reconciler.resubscribe([demand])
+
+    def wake_for(self, demand: Demand) -> None:
+        """Look for jobs for a call that has room again."""
+        self._dispatcher.wake_for(demand)
 
     async def _close(self, demand: Demand) -> None:
         """Note that the call is closed; a heartbeat would believe it open until then."""
@@ -167,6 +178,7 @@ class Calls:
             max_in_flight_bytes=request.max_in_flight_bytes,
             max_message_bytes=request.max_message_bytes or DEFAULT_MAX_MESSAGE_BYTES,
             give_back=partial(self._give_back, project_id),
+            queues=tuple(request.queues),
         )
 
     def _give_back(self, project_id: UUID, leases: Sequence[Leased]) -> None:

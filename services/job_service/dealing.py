@@ -42,6 +42,10 @@ class Taker(Protocol):
         """How many more bytes it takes; None: any number."""
 
     @property
+    def unsent_room(self) -> int:
+        """How many more bytes of messages it takes; any one that it can receive, at least."""
+
+    @property
     def held(self) -> dict[int, int]:
         """What its session holds."""
 
@@ -74,46 +78,68 @@ class _Seat(Generic[TakerT]):
     taker: TakerT
     credit: int
     byte_credit: int | None
+    unsent_room: int
     is_empty: bool
 
-    def has_room_for(self, payload_bytes: int) -> bool:
-        # A session that holds nothing may take one job that is larger than its limit.
-        return self.byte_credit is None or payload_bytes <= self.byte_credit or self.is_empty
+    def can_receive(self, candidate: Candidate) -> bool:
+        return candidate.message_bytes <= self.taker.max_message_bytes
 
-    def take(self, payload_bytes: int) -> None:
+    def has_room_for(self, candidate: Candidate) -> bool:
+        if candidate.message_bytes > self.unsent_room:
+            return False
+        # A session that holds nothing may take one job that is larger than its limit.
+        fits = self.byte_credit is None or candidate.payload_bytes <= self.byte_credit
+        return fits or self.is_empty
+
+    def take(self, candidate: Candidate) -> None:
         self.credit -= 1
         self.is_empty = False
+        self.unsent_room -= candidate.message_bytes
         if self.byte_credit is not None:
-            self.byte_credit = max(0, self.byte_credit - payload_bytes)
+            self.byte_credit = max(0, self.byte_credit - candidate.payload_bytes)
 
 
 def deal(
     candidates: Sequence[CandidateT], takers: Sequence[TakerT]
-) -> list[tuple[CandidateT, TakerT]]:
+) -> tuple[list[tuple[CandidateT, TakerT]], list[TakerT]]:
     """Deal candidates, in their order, to the takers in turn.
 
-    It stops at the first candidate for which nobody has bytes left: a smaller one behind it must
-    not overtake it. One that no taker's messages can hold is passed over.
+    At the first candidate for which nobody has bytes left, those who could receive it are out of
+    the deal: a smaller one behind it must not overtake it. The others, whose messages cannot hold
+    it, go on without it.
+
+    Returns:
+        Who gets what, and those who got nothing, as they have no bytes for what is theirs.
     """
     seats = [
-        _Seat(taker, taker.credit, taker.byte_credit, not taker.held)
+        _Seat(taker, taker.credit, taker.byte_credit, taker.unsent_room, not taker.held)
         for taker in takers
         if taker.credit > 0
     ]
     hands: list[tuple[CandidateT, TakerT]] = []
+    stuck: list[TakerT] = []
     turn = 0
     for candidate in candidates:
-        size = candidate.payload_bytes
-        fitting = candidate.message_bytes
-        if seats and not any(fitting <= seat.taker.max_message_bytes for seat in seats):
-            continue
+        if not seats:
+            break
+        nobody_can_receive_it = True
         for offset in range(len(seats)):
             seat = seats[(turn + offset) % len(seats)]
-            if fitting <= seat.taker.max_message_bytes and seat.has_room_for(size):
-                break
+            if seat.can_receive(candidate):
+                nobody_can_receive_it = False
+                if seat.has_room_for(candidate):
+                    break
         else:
-            break
-        seat.take(size)
+            if nobody_can_receive_it:
+                continue
+            # Whose turn it is comes first now.
+            seats = seats[turn:] + seats[:turn]
+            out = [seat for seat in seats if seat.can_receive(candidate)]
+            stuck += [seat.taker for seat in out if seat.credit == seat.taker.credit]
+            seats = [seat for seat in seats if not seat.can_receive(candidate)]
+            turn = 0
+            continue
+        seat.take(candidate)
         hands.append((candidate, seat.taker))
         turn = (turn + offset + 1) % len(seats)
         if seat.credit == 0:
@@ -121,4 +147,4 @@ def deal(
             del seats[position]
             if seats:
                 turn = (turn - 1 if position < turn else turn) % len(seats)
-    return hands
+    return hands, stuck

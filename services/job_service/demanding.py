@@ -18,6 +18,9 @@ BRIEFLY = 0.1
 LARGEST_MESSAGE_BYTES = 2 * 1024 * 1024
 """No lease takes more: a payload has 1 MiB at most, labels and progress far less."""
 
+_FIELD_BYTES = 8
+"""Tag and length before each lease in its message, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
@@ -38,6 +41,11 @@ class Leased:
     """The job."""
     lease_seq: int
     message: job_pb2.Lease
+
+    @property
+    def size(self) -> int:
+        """The bytes that it takes in a message."""
+        return self.message.ByteSize() + _FIELD_BYTES
 
 
 @dataclass(slots=True)
@@ -65,6 +73,12 @@ class Demand:
     """Payload bytes by lease sequence."""
     held_bytes: int = 0
     outbox: list[Leased] = field(default_factory=list)
+    """What waits to be sent."""
+    unsent: dict[int, int] = field(default_factory=dict)
+    """The bytes of what waits to be sent or is being written, by lease sequence."""
+    unsent_bytes: int = 0
+    sent_at: dict[int, float] = field(default_factory=dict)
+    """When those of the held leases were sent that this call has sent, by the monotonic clock."""
     cancelled: set[str] = field(default_factory=set)
     """Tokens to report as cancelled."""
     lost: set[str] = field(default_factory=set)
@@ -75,6 +89,10 @@ class Demand:
     """The tokens of what is held, to name them when they are lost or cancelled."""
     takes_jobs: bool = True
     """False: the session was told to take no more (UpdateWorker)."""
+    terms_changes: int = 0
+    """How often `max_in_flight` or `takes_jobs` were changed."""
+    queues: tuple[str, ...] = ()
+    """The names and ids by which its request called its queues; none: it takes from all."""
     is_replaced: bool = False
     is_draining: bool = False
     is_closed: bool = False
@@ -109,7 +127,27 @@ class Demand:
     @property
     def credit(self) -> int:
         """How many more jobs it takes now."""
-        return max(0, self.max_in_flight - len(self.held)) if self.may_take else 0
+        if not self.may_take or self.is_congested:
+            return 0
+        return max(0, self.max_in_flight - len(self.held))
+
+    @property
+    def unsent_room(self) -> int:
+        """How many more bytes of messages it takes before it has sent some.
+
+        Two of the largest messages in all: then one can be claimed while another is written, and
+        what a slow link keeps here is bounded in memory and in time.
+        """
+        return 2 * self._largest_message_bytes - self.unsent_bytes
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether it must send first: some lease might not find room. (One always does then.)"""
+        return self.unsent_room < self._largest_message_bytes
+
+    @property
+    def _largest_message_bytes(self) -> int:
+        return min(self.max_message_bytes, LARGEST_MESSAGE_BYTES)
 
     @property
     def takes_any_job(self) -> bool:
@@ -135,16 +173,44 @@ class Demand:
             self.held_bytes += payload_bytes
             self.tokens[lease_seq] = token
 
+    def learn_token(self, lease_seq: int, token: str) -> None:
+        """The worker knows a lease by this token: one that it got by AcquireJobs before it opened
+        its stream has another than this call would give it."""
+        if lease_seq in self.tokens:
+            self.tokens[lease_seq] = token
+
     def drop(self, lease_seq: int) -> str | None:
         """Stop counting a lease that has ended; its token, or None if it was not counted."""
         for dropped in self.dropped:
             dropped.add(lease_seq)
+        self._withdraw(lease_seq)
+        self.sent_at.pop(lease_seq, None)
         payload_bytes = self.held.pop(lease_seq, None)
         if payload_bytes is None:
             return None
         self.held_bytes -= payload_bytes
         self.told_cancelled.discard(lease_seq)
         return self.tokens.pop(lease_seq)
+
+    def set_terms(self, max_in_flight: int, *, draining: bool, seen: int) -> bool:
+        """Take over what the session's row says.
+
+        Args:
+            max_in_flight: As the row says.
+            draining: As the row says.
+            seen: `terms_changes` at a moment before the row was read.
+
+        Returns:
+            Whether the call goes by the row now. False: it went by another reading meanwhile, and
+            which of the two is the newer one nobody knows: read again.
+        """
+        if (max_in_flight, draining) == (self.max_in_flight, not self.takes_jobs):
+            return True
+        if seen != self.terms_changes:
+            return False
+        self.max_in_flight, self.takes_jobs = max_in_flight, not draining
+        self.terms_changes += 1
+        return True
 
     def pause(self, seconds: float = PAUSE_SECONDS) -> None:
         """Take nothing until the session's next heartbeat, or for so long."""
@@ -174,7 +240,40 @@ class Demand:
             self.give_back(leases)
         else:
             self.outbox.extend(leases)
+            for leased in leases:
+                self.unsent[leased.lease_seq] = size = leased.size
+                self.unsent_bytes += size
             self.changed.set()
+
+    def take(self, count: int) -> list[Leased]:
+        """The first leases of the outbox, to be written now; they are unsent until `sent`."""
+        leases = self.outbox[:count]
+        del self.outbox[:count]
+        return leases
+
+    def sent(self, leases: Sequence[Leased]) -> None:
+        """These are on their way to the worker."""
+        now = time.monotonic()
+        for leased in leases:
+            self.unsent_bytes -= self.unsent.pop(leased.lease_seq)
+            if leased.lease_seq in self.held:
+                self.sent_at[leased.lease_seq] = now
+
+    def seconds_since_sent(self, lease_seq: int, moment: float) -> float | None:
+        """How long before a moment of the monotonic clock a lease was sent; 0 or less if it was
+        not sent by then, None if this call did not send it."""
+        if lease_seq in self.unsent:
+            return 0.0
+        sent_at = self.sent_at.get(lease_seq)
+        return None if sent_at is None else moment - sent_at
+
+    def take_cancelled(self) -> set[str]:
+        """The tokens to report as cancelled now: not those that the worker has yet to receive."""
+        waiting = (
+            {leased.message.lease_token for leased in self.outbox} if self.cancelled else set()
+        )
+        telling, self.cancelled = self.cancelled - waiting, self.cancelled & waiting
+        return telling
 
     def report_cancelled(self, lease_seq: int) -> None:
         """Tell the worker, once, that a job's cancellation was asked for."""
@@ -185,8 +284,21 @@ class Demand:
             self.changed.set()
 
     def report_lost(self, lease_seq: int) -> None:
-        """Stop counting a lease that ended without its worker, and tell it."""
+        """Stop counting a lease that ended without its worker, and tell it, unless it was never
+        sent: then it does not know of it."""
+        was_withdrawn = self._withdraw(lease_seq)
         token = self.drop(lease_seq)
-        if token is not None:
+        if token is not None and not was_withdrawn:
             self.lost.add(token)
             self.changed.set()
+
+    def _withdraw(self, lease_seq: int) -> bool:
+        """Send a lease no more; False: there is nothing to withdraw, or it is being written."""
+        if lease_seq not in self.unsent:
+            return False
+        left = [leased for leased in self.outbox if leased.lease_seq != lease_seq]
+        if len(left) == len(self.outbox):
+            return False
+        self.outbox = left
+        self.unsent_bytes -= self.unsent.pop(lease_seq)
+        return True

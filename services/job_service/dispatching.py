@@ -11,7 +11,7 @@ from job_service.grouping import Group
 from job_service.leasing import Claimer
 from taskforge_core.ending import LeaseKey
 from taskforge_core.notifications import Notifier
-from taskforge_core.tokens import encode_token
+from taskforge_core.tokens import decode_token
 
 
 class Dispatcher:
@@ -62,12 +62,24 @@ class Dispatcher:
         key = (demand.project_id, demand.session_id)
         if self._by_session.get(key) is demand:
             del self._by_session[key]
+        self._leave(demand)
+
+    def move(self, demand: Demand, subscription: Subscription) -> None:
+        """Let the call take other jobs from now on: what it is for has changed."""
+        was_admitted = self._leave(demand)
+        demand.subscription = subscription
+        if was_admitted:
+            self.admit(demand)
+
+    def _leave(self, demand: Demand) -> bool:
         group = self._groups.get(demand.subscription)
-        if group is not None and demand in group.demands:
-            group.demands.remove(demand)
-            if not group.demands:
-                del self._groups[demand.subscription]
-                self._background.start("stop dispatching", group.stop())
+        if group is None or demand not in group.demands:
+            return False
+        group.demands.remove(demand)
+        if not group.demands:
+            del self._groups[demand.subscription]
+            self._background.start("stop dispatching", group.stop())
+        return True
 
     def wake(self, queue_ids: Iterable[UUID], *, untold_in: UUID | None = None) -> list[UUID]:
         """Let the calls that take jobs of these queues look for them.
@@ -125,8 +137,7 @@ class Dispatcher:
                 continue
             for lease_seq in demand.held.keys() & jobs.keys():
                 # A token may be made up: then its number is that of another job's lease.
-                token = encode_token(demand.token_head, jobs[lease_seq], lease_seq)
-                if demand.tokens[lease_seq] == token:
+                if decode_token(demand.tokens[lease_seq]).job_id == jobs[lease_seq]:
                     demand.drop(lease_seq)
             self.wake_for(demand)
 

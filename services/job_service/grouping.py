@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from job_service.dealing import certain, deal
@@ -19,6 +20,10 @@ log = structlog.get_logger(__name__)
 
 MAX_CLAIM = 1000
 """Jobs in one claim. By 1,000 a job costs a twentieth of a single claim; more gains little."""
+
+MAX_CLAIM_BYTES = 16 * 1024 * 1024
+"""Bytes of messages in one claim: it reads them all within one statement's time limit, and the
+replica keeps them in memory."""
 
 POLL = timedelta(seconds=1)
 """Covers notifications that were lost; the loop varies it by ± 20 %."""
@@ -53,6 +58,7 @@ class Group:
         self._claiming = asyncio.Lock()
         self._passes: set[asyncio.Task[bool]] = set()
         self._sources_seen = 1
+        self._most = MAX_CLAIM
         self._to_pass_on: set[UUID] = set()
 
     def start(self) -> None:
@@ -104,7 +110,7 @@ class Group:
             satisfied = False
             try:
                 more = await self._claim_until_satisfied()
-                satisfied = self.credit > 0
+                satisfied = self.takes_any_job
             finally:
                 if not satisfied:
                     self._pass_on(passing_on)
@@ -119,10 +125,12 @@ class Group:
     async def _claim_until_satisfied(self) -> bool:
         tried: list[UUID] = []
         full: set[UUID] = set()
+        stuck: list[Demand] = []
         per_source = 0
+        got_all = True
         for _ in range(MAX_ROUNDS):
-            takers = self._takers()
-            wanted = min(MAX_CLAIM, sum(demand.credit for demand in takers))
+            takers = [each for each in self._takers() if not any(each is one for one in stuck)]
+            wanted = min(self._most, sum(demand.credit for demand in takers))
             if wanted == 0:
                 return False
             per_source = min(wanted, max(per_source, self._first_per_source(wanted)))
@@ -132,20 +140,29 @@ class Group:
             )
             self._sources_seen = max(1, len({candidate.source for candidate in picked}))
             sure, more_may_follow = certain(picked, per_source)
-            hands = deal(sure, takers)
+            dealt, without_bytes = deal(sure, takers)
+            # What comes next is theirs, and they have to wait for it; the others go on.
+            stuck += without_bytes
+            hands = _within(MAX_CLAIM_BYTES, dealt)
             if not hands:
-                # Nobody has the bytes for what comes next, or nothing is left.
+                if without_bytes:
+                    continue
                 return False
             claimed = await self._claim(hands)
             full |= claimed.full
             # The pass goes on behind what others have.
             tried += claimed.lost
-            took_all = len(claimed.leases) == len(hands)
-            if took_all and not more_may_follow and len(picked) < wanted:
+            got_all = len(claimed.leases) == len(hands)
+            if (
+                got_all
+                and len(hands) == len(picked)
+                and not more_may_follow
+                and len(picked) < wanted
+            ):
                 return False
             if more_may_follow:
                 per_source *= 4
-        if took_all:
+        if got_all:
             return True
         # Others claim the same jobs at the same time: step aside for a moment.
         self._wake_in(random.uniform(0.002, BUSY_QUEUE_SECONDS))
@@ -168,7 +185,14 @@ class Group:
         return min(share, max(MIN_PER_SOURCE, MAX_CANDIDATES // sources))
 
     async def _claim(self, hands: Sequence[Hand]) -> Claimed:
-        claimed = await self._claimer.claim(self.subscription.project_id, hands)
+        try:
+            claimed = await self._claimer.claim(self.subscription.project_id, hands)
+        except (asyncpg.QueryCanceledError, TimeoutError):
+            # Too much for the time limit of a statement, Postgres' or behind a pooler the
+            # driver's: the next try is for half of it.
+            self._most = max(1, len(hands) // 2)
+            raise
+        self._most = min(MAX_CLAIM, 2 * self._most)
         if claimed.busy:
             # Another claim counts there right now; it takes a few milliseconds.
             self._wake_in(BUSY_QUEUE_SECONDS)
@@ -187,6 +211,16 @@ class Group:
 
     def _wake_in(self, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, self._loop.wake)
+
+
+def _within(max_bytes: int, hands: Sequence[Hand]) -> Sequence[Hand]:
+    """The first hands, as many as their messages together allow; one at least."""
+    total = 0
+    for place, (picked, _) in enumerate(hands):
+        total += picked.message_bytes
+        if total > max_bytes and place > 0:
+            return hands[:place]
+    return hands
 
 
 def _log_failure(one_pass: "asyncio.Task[bool]") -> None:

@@ -41,6 +41,7 @@ class Hearing:
         self._routes.forget()
         self._dispatcher.wake_all()
         self._background.start("reconcile all calls", self._reconciler.reconcile_all())
+        self._background.start("resubscribe all calls", self._reconciler.resubscribe_all())
 
     def _ready(self, keys: Sequence[str]) -> None:
         if keys:
@@ -62,9 +63,9 @@ class Hearing:
             self._background.start("reconcile call", self._reconciler.reconcile_session(UUID(key)))
 
     def _queues(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._routes.forget(UUID(key))
-        if not keys:
-            self._routes.forget()
+        for project_id in map(UUID, keys) if keys else (None,):
+            self._routes.forget(project_id)
+            resubscribing = self._reconciler.resubscribe_all(project_id)
+            self._background.start("resubscribe calls", resubscribing)
         # A queue may have been made, opened again, or given another priority.
         self._dispatcher.wake_all()

@@ -1,14 +1,19 @@
 """Heartbeat: renews sessions, judges what they list, and stores progress."""
 
+import asyncio
+import random
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from asyncpg import Record
 
+from job_service.demanding import Demand
 from job_service.dispatching import Dispatcher
 from job_service.queries import (
     list_held_leases,
@@ -16,21 +21,29 @@ from job_service.queries import (
     renew_sessions,
     report_progress,
 )
-from job_service.reconciling import Reading, apply, reading
-from job_service.reviewing import HeldLease, Review, review
+from job_service.reconciling import Reading, apply, follow, reading
+from job_service.reviewing import HeldLease, Review, age_of, review
 from job_service.waking import Waker
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.batching import Batcher
 from taskforge_core.database import Database
 from taskforge_core.ending import EndedLease, LeaseKey, end_leases
-from taskforge_core.errors import TaskForgeError
+from taskforge_core.errors import TaskForgeError, Unavailable
 from taskforge_core.json_documents import check_json
 from taskforge_core.projects import Projects
-from taskforge_core.queries import Executor
+from taskforge_core.queries import Executor, lock_leases
 from taskforge_core.retrying import Ending, LeaseExpired, Undelivered
 from taskforge_core.tokens import LeaseToken, decode_token
 
 Verdict = pb.LeaseVerdict.Verdict
+
+BUSY_SESSION_TRIES = 100
+"""How often a heartbeat is tried whose session's row another transaction has locked."""
+
+BUSY_SESSION_SECONDS = 0.03
+"""The pause between two of these tries, ± 50 %: 3 s in all, like a wait for any other lock."""
+
+_RETRY_BUSY = timedelta(milliseconds=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +54,18 @@ class Beat:
     sequence: int
     held: Sequence[tuple[str, LeaseToken, str | None]]
     """The token as it was sent, what it says, and the progress if there is news."""
+    received_at: float = field(default_factory=time.monotonic)
+    """By the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
     """What a batch found out and did."""
 
-    answers: list[pb.HeartbeatResponse]
+    answers: list[pb.HeartbeatResponse | None]
     ended: list[EndedLease]
+    sessions: Mapping[UUID, Record]
+    """Those that could be locked."""
     held_rows: Mapping[UUID, Sequence[Record]]
 
 
@@ -62,7 +79,10 @@ class Heartbeats:
         self._projects = projects
         self._dispatcher = dispatcher
         self._waker = waker
-        self.batcher: Batcher[Beat, pb.HeartbeatResponse] = Batcher(self._beat_batch, max_items=100)
+        self.batcher: Batcher[Beat, pb.HeartbeatResponse | None] = Batcher(
+            self._beat_batch, max_items=100
+        )
+        """None: another transaction has locked the session's row."""
 
     async def beat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
         """Take one heartbeat, in a batch with those of other sessions.
@@ -78,12 +98,18 @@ class Heartbeats:
                 check_json(progress, f"held[{place}].progress")
             held.append((lease.lease_token, decode_token(lease.lease_token), progress))
         beat = Beat(UUID(request.session_id), request.sequence, held)
-        return await self.batcher.submit(project_id, beat)
+        for _ in range(BUSY_SESSION_TRIES):
+            answer = await self.batcher.submit(project_id, beat)
+            if answer is not None:
+                return answer
+            # Nobody else in the batch waited for it, and it waits with no connection in hand.
+            await asyncio.sleep(BUSY_SESSION_SECONDS * random.uniform(0.5, 1.5))
+        raise _session_busy(request.session_id)
 
     async def _beat_batch(
         self, project_id: UUID, beats: list[Beat]
-    ) -> Sequence[pb.HeartbeatResponse | TaskForgeError]:
-        answers: dict[int, pb.HeartbeatResponse] = {}
+    ) -> Sequence[pb.HeartbeatResponse | TaskForgeError | None]:
+        answers: dict[int, pb.HeartbeatResponse | None] = {}
         left = list(enumerate(beats))
         while left:
             # One heartbeat a session at a time: the later one is judged by what the earlier left.
@@ -102,7 +128,7 @@ class Heartbeats:
 
     async def _beat_round(
         self, project_id: UUID, beats: Sequence[Beat]
-    ) -> list[pb.HeartbeatResponse]:
+    ) -> list[pb.HeartbeatResponse | None]:
         with ExitStack() as stack:
             readings: dict[UUID, Reading] = {}
             for beat in beats:
@@ -110,26 +136,42 @@ class Heartbeats:
                 if demand is not None:
                     readings[beat.session_id] = stack.enter_context(reading(demand))
             async with self._database.hot.acquire() as connection, connection.transaction():
-                judged = await _judge(connection, project_id, beats)
-            for session_id, before in readings.items():
-                before.demand.resume()
-                rows = judged.held_rows.get(session_id, ())
-                apply(before, rows, self._dispatcher.is_settling)
+                demands = {session_id: before.demand for session_id, before in readings.items()}
+                judged = await _judge(connection, project_id, beats, demands)
+            for beat in beats:
+                if beat.session_id in judged.sessions and beat.session_id in readings:
+                    self._catch_up(readings[beat.session_id], beat, judged)
         self._waker.leases_ended(project_id, judged.ended)
         for before in readings.values():
             self._dispatcher.wake_for(before.demand)
         return judged.answers
 
+    def _catch_up(self, before: Reading, beat: Beat, judged: _Judged) -> None:
+        """Let the session's call here know what the heartbeat has found out."""
+        demand = before.demand
+        demand.resume()
+        follow(before, judged.sessions[beat.session_id])
+        rows = judged.held_rows.get(beat.session_id, ())
+        known = {(row["id"], row["lease_seq"]) for row in rows}
+        for text, token, _ in beat.held:
+            if (token.job_id, token.lease_seq) in known:
+                demand.learn_token(token.lease_seq, text)
+        apply(before, rows, self._dispatcher.is_settling)
 
-async def _judge(connection: Executor, project_id: UUID, beats: Sequence[Beat]) -> _Judged:
+
+async def _judge(
+    connection: Executor,
+    project_id: UUID,
+    beats: Sequence[Beat],
+    demands: Mapping[UUID, Demand],
+) -> _Judged:
     session_ids = [beat.session_id for beat in beats]
-    sessions = {
-        row["session_id"]: row
-        for row in await lock_beating_sessions(connection, project_id, session_ids)
-    }
+    known = await lock_beating_sessions(connection, project_id, session_ids)
+    sessions = {row["session_id"]: row for row in known if row["is_locked"]}
+    busy = {row["session_id"] for row in known} - sessions.keys()
     held_rows: dict[UUID, list[Record]] = defaultdict(list)
     # Read after the lock: no claim and no rescue of these sessions can come in between.
-    for row in await list_held_leases(connection, project_id, session_ids):
+    for row in await list_held_leases(connection, project_id, list(sessions)):
         held_rows[row["session_id"]].append(row)
     reviews: dict[UUID, Review] = {}
     endings: dict[LeaseKey, Ending] = {}
@@ -137,7 +179,8 @@ async def _judge(connection: Executor, project_id: UUID, beats: Sequence[Beat]) 
         session = sessions.get(beat.session_id)
         if session is None or beat.sequence <= session["last_sequence"]:
             continue
-        held = {row["lease_seq"]: _held_lease(row) for row in held_rows[beat.session_id]}
+        rows = held_rows[beat.session_id]
+        held = _held_leases(rows, beat, session, demands.get(beat.session_id))
         named = [token.lease_seq for _, token, _ in beat.held]
         found = review(
             held,
@@ -150,13 +193,42 @@ async def _judge(connection: Executor, project_id: UUID, beats: Sequence[Beat]) 
         endings |= {(held[seq].job_id, seq): Undelivered() for seq in found.undelivered}
         endings |= {(held[seq].job_id, seq): LeaseExpired() for seq in found.forgotten}
     renewed = await _renew(connection, project_id, beats, reviews)
-    accepted = [beat for beat in beats if beat.session_id in reviews]
-    await _store_progress(connection, project_id, accepted, held_rows)
+    news = _news([beat for beat in beats if beat.session_id in reviews], held_rows)
+    if news and endings:
+        # Two statements lock jobs: so all of them are locked before, in one order.
+        keys = sorted(endings.keys() | {(job_id, lease_seq) for job_id, lease_seq, _ in news})
+        await lock_leases(connection, project_id, *_columns(keys))
+    if news:
+        await report_progress(connection, project_id, *_columns(news))
     ended: list[EndedLease] = []
     if endings:
         ended = await end_leases(connection, project_id, endings, answered=False)
-    answers = [_answer(beat, sessions.get(beat.session_id), held_rows, renewed) for beat in beats]
-    return _Judged(answers, ended, held_rows)
+    answers = [
+        None
+        if beat.session_id in busy
+        else _answer(beat, sessions.get(beat.session_id), held_rows, renewed)
+        for beat in beats
+    ]
+    return _Judged(answers, ended, sessions, held_rows)
+
+
+def _held_leases(
+    rows: Sequence[Record], beat: Beat, session: Record, demand: Demand | None
+) -> dict[int, HeldLease]:
+    """What the session holds, each as old as it was when the heartbeat came."""
+    since = timedelta(seconds=time.monotonic() - beat.received_at)
+    streams_here = demand is not None and demand.call_id == session["call_id"]
+    found = {}
+    for row in rows:
+        lease_seq = row["lease_seq"]
+        sent = None if demand is None else demand.seconds_since_sent(lease_seq, beat.received_at)
+        age = age_of(
+            row["age"] - since,
+            None if sent is None else timedelta(seconds=sent),
+            streams_elsewhere=session["has_stream"] and not streams_here,
+        )
+        found[lease_seq] = HeldLease(row["id"], lease_seq, row["cancel_requested"], age)
+    return found
 
 
 async def _renew(
@@ -181,13 +253,10 @@ async def _renew(
     return {row["session_id"]: row["expires_at"] for row in rows}
 
 
-async def _store_progress(
-    connection: Executor,
-    project_id: UUID,
-    beats: Sequence[Beat],
-    held_rows: Mapping[UUID, Sequence[Record]],
-) -> None:
-    """Store the progress of what each session holds itself, and of nothing else it names."""
+def _news(
+    beats: Sequence[Beat], held_rows: Mapping[UUID, Sequence[Record]]
+) -> list[tuple[str, int, str]]:
+    """The progress of what each session holds itself, and of nothing else it names; ascending."""
     news = []
     for beat in beats:
         held = {row["lease_seq"] for row in held_rows.get(beat.session_id, ())}
@@ -196,15 +265,7 @@ async def _store_progress(
             for _, token, progress in beat.held
             if progress is not None and token.lease_seq in held
         ]
-    news.sort()
-    if news:
-        await report_progress(
-            connection,
-            project_id,
-            [job_id for job_id, _, _ in news],
-            [lease_seq for _, lease_seq, _ in news],
-            [progress for _, _, progress in news],
-        )
+    return sorted(news)
 
 
 def _answer(
@@ -240,8 +301,16 @@ def _verdict(cancel_requested: bool | None) -> "Verdict.ValueType":
     return Verdict.VERDICT_CANCEL_REQUESTED if cancel_requested else Verdict.VERDICT_HELD
 
 
-def _held_lease(row: Record) -> HeldLease:
-    return HeldLease(row["id"], row["lease_seq"], row["cancel_requested"], row["age"])
+def _session_busy(session_id: str) -> Unavailable:
+    return Unavailable(
+        "DATABASE_UNAVAILABLE",
+        f"another transaction holds the session {session_id}; try again",
+        retry_after=_RETRY_BUSY,
+    )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _array(seqs: frozenset[int]) -> str:

@@ -105,10 +105,13 @@ class Claimer:
     async def claim(self, project_id: UUID, hands: Sequence[Hand]) -> Claimed:
         """Lease the candidates that are still ready to those calls that may take them.
 
-        A call that was replaced, or whose session may take nothing now, is told so. The leases are
+        A call that was replaced, or whose session may take nothing now, is told so; one that may
+        take less than it was dealt gets no more than that. The leases are
         counted (`Demand.hold`) in the same step of the event loop in which they become known.
         """
         demands = {demand.session_id: demand for _, demand in hands}
+        credit_before = {session_id: demand.credit for session_id, demand in demands.items()}
+        terms_changes = {session_id: demand.terms_changes for session_id, demand in demands.items()}
         async with self._database.hot.acquire() as connection, connection.transaction():
             ration = await take_ration(connection, project_id, [picked for picked, _ in hands])
             sessions = await lock_sessions(
@@ -117,11 +120,13 @@ class Claimer:
                 list(demands),
                 [demand.call_id for demand in demands.values()],
             )
-            expiries = _admit(sessions, demands)
-            if len(expiries) < len(demands):
-                # What was dealt to those who may take nothing is still the best for the others.
+            expiries = _admit(sessions, demands, terms_changes)
+            if len(expiries) < len(demands) or any(
+                demand.credit < credit_before[session_id] for session_id, demand in demands.items()
+            ):
+                # What was dealt to those who may take less is still the best for the others.
                 admitted = [each for each in demands.values() if each.session_id in expiries]
-                hands = deal([picked for picked, _ in hands], admitted)
+                hands, _ = deal([picked for picked, _ in hands], admitted)
             allowed, full = within(ration, [picked for picked, _ in hands])
             ids = {picked.id for picked in allowed}
             hands = [hand for hand in hands if hand[0].id in ids]
@@ -155,7 +160,9 @@ class Claimer:
         return Claimed(leases, full, ration.busy, lost)
 
 
-def _admit(sessions: Sequence[Record], demands: dict[UUID, Demand]) -> dict[UUID, int]:
+def _admit(
+    sessions: Sequence[Record], demands: dict[UUID, Demand], terms_changes: dict[UUID, int]
+) -> dict[UUID, int]:
     """When the leases of each session that may take jobs expire, in microseconds."""
     expiries: dict[UUID, int] = {}
     known = {row["session_id"]: row for row in sessions}
@@ -166,8 +173,12 @@ def _admit(sessions: Sequence[Record], demands: dict[UUID, Demand]) -> dict[UUID
             demand.pause(BUSY_SESSION_SECONDS)
         elif not row["is_current"]:
             demand.replace()
-        elif row["may_take"]:
-            expiries[session_id] = row["expires_at"]
         else:
-            demand.pause()
+            demand.set_terms(
+                row["max_in_flight"], draining=row["draining"], seen=terms_changes[session_id]
+            )
+            if row["may_take"]:
+                expiries[session_id] = row["expires_at"]
+            else:
+                demand.pause()
     return expiries

@@ -7,14 +7,6 @@ from job_service.demanding import Leased
 TARGET_MESSAGE_BYTES = 2 * 1024 * 1024
 """A message stays below this unless a single lease is larger."""
 
-_FIELD_BYTES = 8
-"""Tag and length before each lease in its message, at most."""
-
-
-def measure(leased: Leased) -> int:
-    """The bytes that a lease takes in a message."""
-    return leased.message.ByteSize() + _FIELD_BYTES
-
 
 def parcels(leases: Sequence[Leased], max_message_bytes: int) -> Iterator[list[Leased]]:
     """The leases in their order, in as few messages as their sizes allow.
@@ -26,11 +18,10 @@ def parcels(leases: Sequence[Leased], max_message_bytes: int) -> Iterator[list[L
     parcel: list[Leased] = []
     size = 0
     for leased in leases:
-        weight = measure(leased)
-        if parcel and size + weight > limit:
+        if parcel and size + leased.size > limit:
             yield parcel
             parcel, size = [], 0
         parcel.append(leased)
-        size += weight
+        size += leased.size
     if parcel:
         yield parcel

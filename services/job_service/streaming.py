@@ -11,12 +11,16 @@ from job_service.demanding import Demand
 from job_service.parcelling import parcels
 from job_service.returning import Returner
 from taskforge.v1 import job_service_pb2 as pb
-from taskforge_core.retrying import Released, Undelivered
+from taskforge_core.retrying import Undelivered
 
 log = structlog.get_logger(__name__)
 
 KEEPALIVE_SECONDS = 15.0
 """A stream is never silent for longer, so that a client can tell a quiet queue from a dead peer."""
+
+REFRESH_SECONDS = 15.0
+"""A stream is compared with its session's rows so often, however busy it is: notifications can be
+lost, and heartbeats reach whichever replica they are sent to."""
 
 WRITE_SECONDS = 10.0
 """A client that takes nothing for this long is gone."""
@@ -43,7 +47,7 @@ class Streamer:
         """
         demand, _ = await self._calls.open(request)
         try:
-            await self._serve(demand, context)
+            await _Stream(demand, context, self._calls, self._returner).serve()
         except _ClientGone:
             if demand.is_replaced:
                 raise stream_replaced(demand) from None
@@ -51,57 +55,90 @@ class Streamer:
         finally:
             self._calls.close(demand)
 
-    async def _serve(self, demand: Demand, context: Context) -> None:
+
+class _Stream:
+    """One open stream. It has one message in the making at a time; all else waits in the call."""
+
+    def __init__(self, demand: Demand, context: Context, calls: Calls, returner: Returner) -> None:
+        self._demand = demand
+        self._context = context
+        self._calls = calls
+        self._returner = returner
+        self._clock = asyncio.get_running_loop().time
+        self._wrote_at = self._refreshed_at = self._clock()
+
+    async def serve(self) -> None:
+        demand = self._demand
         while True:
             demand.changed.clear()
             if demand.is_replaced:
                 raise stream_replaced(demand)
             if demand.is_draining:
-                await _write(demand, context, pb.LeaseJobsResponse(drain=pb.DrainNotice()))
+                await self._write(pb.LeaseJobsResponse(drain=pb.DrainNotice()))
                 raise server_draining()
-            await self._send_leases(demand, context)
-            await _send_notices(demand, context)
-            try:
-                async with asyncio.timeout(KEEPALIVE_SECONDS):
-                    await demand.changed.wait()
-            except TimeoutError:
-                await _write(demand, context, pb.LeaseJobsResponse(keepalive=pb.Keepalive()))
+            if self._clock() >= self._refreshed_at + REFRESH_SECONDS:
                 await self._calls.refresh(demand)
+                self._refreshed_at = self._clock()
+            # What is lost makes room for new leases, so it is told before them.
+            await self._send_lost()
+            await self._send_leases()
+            await self._send_cancelled()
+            if not demand.outbox:
+                await self._wait()
 
-    async def _send_leases(self, demand: Demand, context: Context) -> None:
-        leases, demand.outbox = demand.outbox, []
-        sent = sending = 0
+    async def _wait(self) -> None:
+        silent_until = self._wrote_at + KEEPALIVE_SECONDS
         try:
-            for parcel in parcels(leases, demand.max_message_bytes):
-                sending = len(parcel)
-                batch = pb.LeaseBatch(leases=[leased.message for leased in parcel])
-                await _write(demand, context, pb.LeaseJobsResponse(leases=batch))
-                sent += sending
+            async with asyncio.timeout_at(min(silent_until, self._refreshed_at + REFRESH_SECONDS)):
+                await self._demand.changed.wait()
+        except TimeoutError:
+            if self._clock() >= silent_until:
+                await self._write(pb.LeaseJobsResponse(keepalive=pb.Keepalive()))
+
+    async def _send_leases(self) -> None:
+        """Send one message of leases, if there are any."""
+        demand = self._demand
+        parcel = demand.take(len(next(parcels(demand.outbox, demand.max_message_bytes), [])))
+        if not parcel:
+            return
+        batch = pb.LeaseBatch(leases=[leased.message for leased in parcel])
+        try:
+            await self._write(pb.LeaseJobsResponse(leases=batch))
         except BaseException:
-            # Whether the message that failed arrived nobody knows; the fence protects its jobs if
-            # it did. What stands behind it was never sent.
-            unsure, unsent = leases[sent : sent + sending], leases[sent + sending :]
-            self._returner.give_back(demand.project_id, unsure, Undelivered())
-            self._returner.give_back(demand.project_id, unsent, Released())
+            # Whether it arrived nobody knows; the fence protects its jobs if it did. What stands
+            # behind it was never sent, and is given back when the call is closed.
+            self._returner.give_back(demand.project_id, parcel, Undelivered())
             raise
+        was_congested = demand.is_congested
+        demand.sent(parcel)
+        if was_congested:
+            self._calls.wake_for(demand)
 
+    async def _send_lost(self) -> None:
+        demand = self._demand
+        if demand.lost:
+            tokens, demand.lost = demand.lost, set()
+            lost = pb.LostNotice(lease_tokens=sorted(tokens))
+            await self._write(pb.LeaseJobsResponse(lost=lost))
 
-async def _send_notices(demand: Demand, context: Context) -> None:
-    if demand.cancelled:
-        tokens, demand.cancelled = demand.cancelled, set()
-        notice = pb.CancelNotice(lease_tokens=sorted(tokens))
-        await _write(demand, context, pb.LeaseJobsResponse(cancel=notice))
-    if demand.lost:
-        tokens, demand.lost = demand.lost, set()
-        lost = pb.LostNotice(lease_tokens=sorted(tokens))
-        await _write(demand, context, pb.LeaseJobsResponse(lost=lost))
+    async def _send_cancelled(self) -> None:
+        tokens = self._demand.take_cancelled()
+        if tokens:
+            notice = pb.CancelNotice(lease_tokens=sorted(tokens))
+            await self._write(pb.LeaseJobsResponse(cancel=notice))
 
-
-async def _write(demand: Demand, context: Context, message: pb.LeaseJobsResponse) -> None:
-    try:
-        async with asyncio.timeout(WRITE_SECONDS) as demand.write_limit:
-            await context.write(message)
-    except (TimeoutError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError):
-        raise _ClientGone from None
-    finally:
-        demand.write_limit = None
+    async def _write(self, message: pb.LeaseJobsResponse) -> None:
+        demand = self._demand
+        try:
+            async with asyncio.timeout(WRITE_SECONDS) as demand.write_limit:
+                await self._context.write(message)
+        except (
+            TimeoutError,
+            grpc.aio.UsageError,
+            grpc.aio.InternalError,
+            asyncio.InvalidStateError,
+        ):
+            raise _ClientGone from None
+        finally:
+            demand.write_limit = None
+        self._wrote_at = self._clock()

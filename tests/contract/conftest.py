@@ -60,5 +60,5 @@ def other_stub(other_replica: JobReplica) -> JobStub:
 def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lease calls that are opened from now on look for jobs only when they are told to."""
     monkeypatch.setattr("job_service.grouping.POLL", timedelta(hours=1))
-    # A stream that says that it is alive looks around as well.
-    monkeypatch.setattr("job_service.streaming.KEEPALIVE_SECONDS", 3600)
+    # A stream that is compared with its session's rows looks around as well.
+    monkeypatch.setattr("job_service.streaming.REFRESH_SECONDS", 3600)

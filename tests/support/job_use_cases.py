@@ -12,13 +12,13 @@ from uuid import UUID
 
 from job_service.background import Background
 from job_service.browsing import JobBrowser
-from job_service.demanding import Demand
+from job_service.demanding import Demand, Leased
 from job_service.dispatching import Dispatcher
 from job_service.enqueueing import Enqueuer
 from job_service.grouping import Group
 from job_service.heartbeating import Heartbeats
 from job_service.leasing import Claimer
-from job_service.queries import open_call
+from job_service.queries import open_call, update_session
 from job_service.reconciling import Reconciler
 from job_service.routing import Routes
 from job_service.settling import Settler
@@ -67,6 +67,19 @@ class JobUseCases:
                 demand.max_in_flight,
             )
             self.dispatcher.register(demand)
+
+    async def allow(self, demand: Demand, max_in_flight: int) -> None:
+        """Let the session hold so many jobs from now on."""
+        await update_session(
+            self.database.hot, demand.project_id, demand.session_id, max_in_flight, None
+        )
+        await self.reconciler.reconcile(demand)
+
+    def deliver(self, demand: Demand) -> list[Leased]:
+        """Send all that waits in the call's outbox, as its stream does."""
+        leases = demand.take(len(demand.outbox))
+        demand.sent(leases)
+        return leases
 
     def group(self, *demands: Demand) -> Group:
         """The calls as one group, whose passes are the test's to run."""

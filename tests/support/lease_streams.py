@@ -31,6 +31,11 @@ class LeaseStream:
         self._reading = asyncio.create_task(self._read(), name="read leases")
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the server has ended it."""
+        return self._reading.done()
+
+    @property
     def leases(self) -> list[job_pb2.Lease]:
         """All leases, in the order in which they came."""
         return [lease for batch in self.batches for lease in batch]

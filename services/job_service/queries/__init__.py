@@ -143,7 +143,10 @@ async def pick_jobs(
 async def lock_sessions(
     executor: Executor, project_id: UUID, session_ids: Sequence[UUID], call_ids: Sequence[UUID]
 ) -> list[Record]:
-    """See `lock_sessions.sql`. Returns `session_id, is_current, expires_at, may_take`."""
+    """See `lock_sessions.sql`.
+
+    Returns `session_id, is_current, expires_at, may_take, max_in_flight, draining`.
+    """
     return await executor.fetch(_statements["lock_sessions"], project_id, session_ids, call_ids)
 
 

@@ -5,6 +5,7 @@
 -- this can change until this transaction ends. A session that holds nothing needs no heartbeat: its
 -- clock starts here. A session that another transaction has locked is left out of the answer: it must
 -- not hold up the others.
+-- The call's current terms come with it: what a claim deals is bound by them.
 -- Index: sessions_pkey, jobs_held, one probe a session in each.
 --
 -- $1 project_id, $2 session ids, $3 call ids
@@ -15,6 +16,8 @@ WITH locked AS MATERIALIZED (
         session.call_id = ANY($3::uuid[]) AS is_current,
         session.must_heartbeat OR session.draining AS must_wait,
         session.expires_at,
+        session.max_in_flight,
+        session.draining,
         -- No NOT EXISTS: it may be planned as a hash of all leases there are.
         coalesce((
             SELECT false
@@ -35,19 +38,23 @@ WITH locked AS MATERIALIZED (
     FROM locked
     WHERE locked.is_current AND NOT locked.must_wait AND locked.is_empty
       AND session.project_id = locked.project_id AND session.session_id = locked.session_id
-    RETURNING session.session_id, session.expires_at
+    RETURNING session.session_id, session.expires_at, session.max_in_flight
 )
 SELECT
     session_id,
     true AS is_current,
     (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at,
-    true AS may_take
+    true AS may_take,
+    max_in_flight,
+    false AS draining
 FROM started
 UNION ALL
 SELECT
     session_id,
     is_current,
     (extract(epoch FROM expires_at) * 1000000)::bigint,
-    is_current AND NOT must_wait AND expires_at > clock_timestamp()
+    is_current AND NOT must_wait AND expires_at > clock_timestamp(),
+    max_in_flight,
+    draining
 FROM locked
 WHERE NOT (is_current AND NOT must_wait AND is_empty)

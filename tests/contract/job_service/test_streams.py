@@ -1,7 +1,8 @@
 """LeaseJobs: what a stream gets, how it is replaced, and what becomes of what it did not take."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -28,7 +29,9 @@ from tests.support.snapshots import unchanged
 from tests.support.stubs import JobStub, QueueStub
 from tests.support.waiting import eventually
 
-from taskforge.v1 import job_pb2
+from job_service import calling
+from job_service.queries import open_call
+from taskforge.v1 import job_pb2, queue_service_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.database import Database
 
@@ -115,6 +118,23 @@ async def test_a_stream_of_named_queues_gets_nothing_from_others(
         assert stream.payloads == ["{}", '"old"']
 
 
+@pytest.mark.usefixtures("no_polls")
+async def test_a_stream_of_a_named_queue_takes_from_a_new_queue_of_that_name(
+    job_stub: JobStub, queue_stub: QueueStub
+) -> None:
+    """Its worker need not know that the one that it named was deleted meanwhile."""
+    await make(queue_stub, "emails")
+    async with lease_stream(job_stub, queues=["emails"]) as stream:
+        await create(job_stub)
+        [lease] = await stream.until_leases(1)
+        await complete(job_stub, lease.lease_token)
+        await queue_stub.DeleteQueue(queue_service_pb2.DeleteQueueRequest(queue="emails"))
+        await make(queue_stub, "emails")
+        await create(job_stub, payload='"again"')
+        await stream.until_leases(2)
+        assert stream.payloads == ["{}", '"again"']
+
+
 async def test_a_stream_for_a_queue_that_is_not_there_is_refused(
     job_stub: JobStub, database: Database
 ) -> None:
@@ -176,6 +196,39 @@ async def test_a_second_stream_of_a_session_replaces_the_first_and_keeps_what_it
             await second.until_leases(2)
             assert second.payloads == ["2", "3"]
             assert second.lost == []
+
+
+async def test_of_streams_opened_at_once_the_last_one_stays(
+    replica: JobReplica, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not none of them: each is noted in the order in which it became the session's."""
+    at_once = most_at_once = 0
+
+    async def observed(*args: Any) -> bool:
+        nonlocal at_once, most_at_once
+        at_once += 1
+        most_at_once = max(most_at_once, at_once)
+        try:
+            return await open_call(*args)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(calling, "open_call", observed)
+    await insert_queue(database.hot, "emails")
+    session_id = str(uuid4())
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(lease_stream(replica.stub, session_id))
+            for _ in range(5)
+        ]
+
+        async def one_is_left() -> bool:
+            return sum(stream.has_ended for stream in streams) == 4
+
+        await eventually(one_is_left, "all streams but one have ended")
+        assert most_at_once == 1
+        await create(replica.stub)
+        await until_total(1, *streams)
 
 
 async def test_a_session_may_come_back_for_less_than_it_holds(

@@ -1,16 +1,20 @@
 """The passes of a group: they end when nobody wants more, or nothing more is to be had."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from uuid import UUID
 
+import asyncpg
+import pytest
 from tests.support.demands import demand
 from tests.support.job_use_cases import JobUseCases
 from tests.support.leases import lease, miscounts
 from tests.support.rows import insert_jobs, insert_queue
 
 from job_service.demanding import Demand
-from job_service.grouping import Group
+from job_service.grouping import MAX_CLAIM_BYTES, Group
+from job_service.leasing import Claimed, Claimer, Hand
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 
@@ -178,3 +182,144 @@ async def test_what_a_session_holds_already_counts_from_the_first_pass_on(
     await insert_jobs(database.hot, queue_id, priorities=[0] * 5)
     await run(replica.group(call))
     assert len(call.outbox) == 1
+
+
+# -- Bytes, time limits and terms ----------------------------------------------------------------
+
+MIB = 1024 * 1024
+
+
+class Claims:
+    """Sees what is dealt to each claim."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[list[int]] = []
+        """The bytes of the messages of each claim."""
+        self.at_most: int | None = None
+        """A claim of more jobs takes longer than a statement may."""
+        claim = Claimer.claim
+
+        async def observed(claimer: Claimer, project_id: UUID, hands: Sequence[Hand]) -> Claimed:
+            self.sizes.append([picked.message_bytes for picked, _ in hands])
+            if self.at_most is not None and len(hands) > self.at_most:
+                raise asyncpg.QueryCanceledError
+            return await claim(claimer, project_id, hands)
+
+        monkeypatch.setattr(Claimer, "claim", observed)
+
+
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> Claims:
+    return Claims(monkeypatch)
+
+
+async def test_a_claim_has_so_many_bytes_as_it_can_read_in_time_and_the_pass_goes_on(
+    replica: JobUseCases, database: Database, claims: Claims
+) -> None:
+    queue_id = await insert_queue(database.hot, "q")
+    await insert_jobs(database.hot, queue_id, priorities=[0] * 60, payload_bytes=MIB)
+    calls = [demand(max_in_flight=3) for _ in range(20)]
+    await replica.open(*calls)
+    await replica.group(*calls).run_once()
+    assert [len(call.outbox) for call in calls] == [3] * 20
+    assert len(claims.sizes) == 4
+    assert all(sum(sizes) <= MAX_CLAIM_BYTES for sizes in claims.sizes)
+
+
+async def test_a_claim_that_takes_too_long_is_tried_with_half_as_many_jobs(
+    replica: JobUseCases, database: Database, claims: Claims
+) -> None:
+    """As often as it takes; then they are more again."""
+    queue_id = await insert_queue(database.hot, "q")
+    await insert_jobs(database.hot, queue_id, priorities=[0] * 100)
+    call = demand(max_in_flight=100)
+    await replica.open(call)
+    group = replica.group(call)
+    claims.at_most = 30
+    for _ in range(2):
+        with pytest.raises(asyncpg.QueryCanceledError):
+            await group.run_once()
+    claims.at_most = None
+    await run(group)
+    assert len(call.outbox) == 100
+    assert [len(sizes) for sizes in claims.sizes] == [100, 50, 25, 50, 25]
+
+
+async def test_a_call_is_claimed_for_no_more_than_it_has_room_to_send(
+    replica: JobUseCases, database: Database
+) -> None:
+    queue_id = await insert_queue(database.hot, "q")
+    await insert_jobs(database.hot, queue_id, priorities=[0] * 20)
+    await database.hot.execute(
+        "UPDATE taskforge.jobs SET payload = to_json(repeat('x', 1000000)), payload_bytes = 1000002"
+    )
+    call = demand(max_in_flight=20)
+    await replica.open(call)
+    group = replica.group(call)
+    await run(group)
+    assert len(call.outbox) == 4
+    call.sent(call.take(2))
+    await run(group)
+    assert len(call.outbox) == 4
+    assert await miscounts(database.hot) == []
+
+
+async def test_others_are_told_of_jobs_that_a_call_has_no_room_to_send(
+    replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(replica.notifier, "notify", lambda topic, *keys: told.extend(keys))
+    queue_id = await insert_queue(database.hot, "q")
+    call = demand(max_in_flight=20)
+    await replica.open(call)
+    group = replica.group(call)
+    await insert_jobs(database.hot, queue_id, priorities=[0] * 5)
+    group.wake([queue_id])
+    await run(group)
+    assert told == []
+    await insert_jobs(database.hot, queue_id, priorities=[0] * 5)
+    await database.hot.execute(
+        "UPDATE taskforge.jobs SET payload = to_json(repeat('x', 1000000)), payload_bytes = 1000002"
+    )
+    group.wake([queue_id])
+    await run(group)
+    assert told == [str(queue_id)]
+
+
+async def test_who_can_never_receive_large_jobs_passes_those_for_whom_others_have_no_bytes(
+    replica: JobUseCases, database: Database
+) -> None:
+    queue_id = await insert_queue(database.hot, "q")
+    [held] = await insert_jobs(database.hot, queue_id, priorities=[9])
+    await insert_jobs(database.hot, queue_id, priorities=[5] * 100, payload_bytes=100_000)
+    [small] = await insert_jobs(database.hot, queue_id)
+    full = demand(max_in_flight=9, max_in_flight_bytes=1000)
+    narrow = demand(max_in_flight=1, max_message_bytes=65_536)
+    await replica.open(full)
+    group = replica.group(full)
+    await run(group)
+    assert [leased.id for leased in full.outbox] == [held]
+    await replica.open(narrow)
+    group.demands.append(narrow)
+    await run(group)
+    assert [leased.id for leased in full.outbox] == [held]
+    assert [leased.id for leased in narrow.outbox] == [small]
+
+
+async def test_a_claim_goes_by_what_the_session_may_hold_when_it_begins(
+    replica: JobUseCases, database: Database
+) -> None:
+    """Also where nobody told this replica; what one may not have is still the best for others."""
+    queue_id = await insert_queue(database.hot, "q")
+    less, more, draining = (demand(max_in_flight=3) for _ in range(3))
+    await replica.open(less, more, draining)
+    await change_session(database, less, "max_in_flight = 1")
+    await change_session(database, draining, "draining = true")
+    await insert_jobs(database.hot, queue_id, priorities=[9, 8, 7, 6, 5])
+    await run(replica.group(less, more, draining))
+    assert [len(each) for each in got(less, more, draining)] == [1, 3, 0]
+    assert sorted(itertools.chain(*got(less, more))) == [6, 7, 8, 9]
+    assert (less.max_in_flight, draining.takes_jobs) == (1, False)
+    await change_session(database, less, "max_in_flight = 2")
+    await replica.reconciler.reconcile(less)
+    assert less.credit == 1

@@ -1,26 +1,41 @@
 """Heartbeats: what they renew, judge and tell, whatever happens at the same moment."""
 
 import asyncio
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
+import pytest
+from asyncpg import Record
 from tests.support.demands import demand
 from tests.support.job_use_cases import JobUseCases
 from tests.support.leases import miscounts, statuses
 from tests.support.rows import insert_jobs, insert_project, insert_queue
 from tests.support.snapshots import unchanged
-from tests.support.waiting import eventually, until_blocked
+from tests.support.waiting import until_blocked
 
+from job_service import heartbeating
 from job_service.demanding import Demand
-from job_service.queries import request_cancel
+from job_service.heartbeating import Beat
+from job_service.queries import (
+    lock_beating_sessions,
+    renew_server,
+    request_cancel,
+    update_session,
+)
+from job_service.reviewing import MAX_UNSENT_TIME
 from taskforge.v1 import job_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.database import Database
 from taskforge_core.ending import end_leases
+from taskforge_core.errors import Unavailable
 from taskforge_core.ids import DEFAULT_PROJECT_ID
+from taskforge_core.queries import Executor, lock_leases
 from taskforge_core.retrying import LeaseExpired
 from taskforge_core.statuses import AttemptOutcome, JobStatus
+from taskforge_core.tokens import NO_STREAM, encode_token, token_head
 
 HELD = pb.LeaseVerdict.VERDICT_HELD
 CANCEL_REQUESTED = pb.LeaseVerdict.VERDICT_CANCEL_REQUESTED
@@ -54,13 +69,17 @@ async def worker(use: JobUseCases, count: int, *, project_id: UUID = DEFAULT_PRO
     call = demand(max_in_flight=count, queue_ids=(queue_id,), project_id=project_id)
     await use.open(call)
     await use.group(call).run_once()
-    tokens = [leased.message.lease_token for leased in call.outbox]
-    assert [leased.id for leased in call.outbox] == jobs
+    leases = use.deliver(call)
+    tokens = [leased.message.lease_token for leased in leases]
+    assert [leased.id for leased in leases] == jobs
     return Worker(use, call, tokens, jobs)
 
 
-async def ripen(database: Database) -> None:
-    """Let every lease be old enough for a heartbeat to have to list it."""
+async def ripen(database: Database, *workers: Worker) -> None:
+    """Let every lease be old enough for a heartbeat to have to list it; the workers' calls sent
+    theirs as long ago."""
+    for each in workers:
+        each.call.sent_at = {seq: moment - 11 for seq, moment in each.call.sent_at.items()}
     await database.hot.execute(
         "UPDATE taskforge.jobs SET started_at = started_at - interval '11 s' WHERE status = 3"
     )
@@ -90,7 +109,7 @@ async def test_a_sequence_that_is_not_greater_changes_nothing_but_gets_verdicts(
 ) -> None:
     own = await worker(replica, 2)
     await own.beat(5, *own.tokens)
-    await ripen(database)
+    await ripen(database, own)
     progress = pb.HeldLease(lease_token=own.tokens[0], progress="0.5")
     for sequence in (5, 4, 1):
         async with unchanged(database.hot):
@@ -107,7 +126,7 @@ async def test_a_lease_never_listed_and_left_out_twice_goes_back_without_using_a
     replica: JobUseCases, database: Database
 ) -> None:
     own = await worker(replica, 2)
-    await ripen(database)
+    await ripen(database, own)
     await own.beat(1, own.tokens[0])
     assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING] * 2
     await own.beat(2, own.tokens[0])
@@ -129,7 +148,7 @@ async def test_a_lease_once_listed_and_then_left_out_twice_ends_as_expired(
 ) -> None:
     own = await worker(replica, 2)
     await own.beat(1, *own.tokens)
-    await ripen(database)
+    await ripen(database, own)
     await own.beat(2, own.tokens[0])
     await own.beat(3, own.tokens[0])
     assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING, JobStatus.PENDING]
@@ -143,13 +162,131 @@ async def test_a_lease_once_listed_and_then_left_out_twice_ends_as_expired(
     assert await miscounts(database.hot) == []
 
 
+async def test_a_lease_that_this_replica_has_still_to_send_is_not_missed(
+    replica: JobUseCases, database: Database
+) -> None:
+    """However long a slow link keeps it here: its worker cannot know of it."""
+    queue_id = await insert_queue(database.hot, "q")
+    jobs = await insert_jobs(database.hot, queue_id, priorities=[0] * 2)
+    call = demand(max_in_flight=2)
+    await replica.open(call)
+    await replica.group(call).run_once()
+    writing = call.take(1)
+    own = Worker(replica, call, [each.message.lease_token for each in writing + call.outbox], jobs)
+    await ripen(database, own)
+    for sequence in (1, 2, 3):
+        await own.beat(sequence)
+    assert await statuses(database.hot, jobs) == [JobStatus.PROCESSING] * 2
+    assert call.credit == 0
+    # Nor is it when it has just been sent.
+    call.sent(writing)
+    replica.deliver(call)
+    for sequence in (4, 5):
+        await own.beat(sequence)
+    assert await statuses(database.hot, jobs) == [JobStatus.PROCESSING] * 2
+    await ripen(database, own)
+    for sequence in (6, 7):
+        await own.beat(sequence, own.tokens[1])
+    assert await statuses(database.hot, jobs) == [JobStatus.PENDING, JobStatus.PROCESSING]
+
+
+async def test_a_lease_that_another_replica_may_have_still_to_send_is_missed_later(
+    replica: JobUseCases, second_replica: JobUseCases, database: Database
+) -> None:
+    own = await worker(replica, 1)
+    await renew_server(database.hot, replica.server_id, timedelta(minutes=5), "first")
+    await ripen(database, own)
+    for sequence in (1, 2):
+        await second_replica.beat(own.call, sequence)
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING]
+    await database.hot.execute(
+        "UPDATE taskforge.jobs SET started_at = started_at - $1::interval", MAX_UNSENT_TIME
+    )
+    for sequence in (3, 4):
+        await second_replica.beat(own.call, sequence)
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PENDING]
+
+
+async def test_a_heartbeat_that_had_to_wait_is_judged_by_when_it_came(
+    replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then no list could hold the lease."""
+    own = await worker(replica, 1)
+    await ripen(database, own)
+    early = partial(Beat, received_at=time.monotonic() - 5)
+    monkeypatch.setattr(heartbeating, "Beat", early)
+    for sequence in (1, 2):
+        await own.beat(sequence)
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING]
+    monkeypatch.undo()
+    for sequence in (3, 4):
+        await own.beat(sequence)
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PENDING]
+
+
+async def test_a_heartbeat_tells_the_call_its_sessions_terms(
+    replica: JobUseCases, database: Database
+) -> None:
+    """Whose change reached another replica, and its notification nobody."""
+    own = await worker(replica, 2)
+    await update_session(database.hot, DEFAULT_PROJECT_ID, own.call.session_id, 5, None)
+    await own.beat(1, *own.tokens)
+    assert own.call.credit == 3
+    await update_session(database.hot, DEFAULT_PROJECT_ID, own.call.session_id, None, True)
+    await own.beat(2, *own.tokens)
+    assert own.call.credit == 0
+    assert not own.call.takes_jobs
+
+
+async def test_a_lost_lease_is_named_by_the_token_that_its_worker_knows(
+    replica: JobUseCases, database: Database
+) -> None:
+    """It came by AcquireJobs, before the session opened its stream."""
+    own = await worker(replica, 2)
+    acquired = [
+        encode_token(token_head(DEFAULT_PROJECT_ID, NO_STREAM), *own.key(place)) for place in (0, 1)
+    ]
+    await own.beat(1, *acquired)
+    async with database.hot.acquire() as other, other.transaction():
+        await end_leases(other, DEFAULT_PROJECT_ID, {own.key(0): LeaseExpired()}, answered=False)
+    settlement = pb.Settlement(lease_token=acquired[1], success=pb.Success())
+    await replica.settler.settle(settlement)
+    await replica.reconciler.reconcile(own.call)
+    assert own.call.lost == {acquired[0]}
+    assert own.call.credit == 2
+
+
+async def test_progress_and_omissions_lock_jobs_in_one_order(
+    replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ascending, so that no batch of settles can meet it halfway."""
+    own = await worker(replica, 3)
+    await ripen(database, own)
+    await own.beat(1, own.tokens[1])
+    locked: list[str] = []
+
+    async def observed(
+        executor: Executor, project_id: UUID, ids: Sequence[str], lease_seqs: Sequence[int]
+    ) -> list[Record]:
+        locked.extend(ids)
+        return await lock_leases(executor, project_id, ids, lease_seqs)
+
+    monkeypatch.setattr(heartbeating, "lock_leases", observed)
+    report = pb.HeldLease(lease_token=own.tokens[1], progress="1")
+    await replica.beat(own.call, 2, [report])
+    assert locked == [str(job_id) for job_id in own.jobs]
+    expected = [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.PENDING]
+    assert await statuses(database.hot, own.jobs) == expected
+    assert await miscounts(database.hot) == []
+
+
 async def test_omissions_count_only_in_succession_and_only_of_ripe_leases(
     replica: JobUseCases, database: Database
 ) -> None:
     own = await worker(replica, 1)
     for sequence in range(1, 5):
         await own.beat(sequence)
-    await ripen(database)
+    await ripen(database, own)
     await own.beat(5)
     assert await own.beat(6, *own.tokens) == [HELD]
     await own.beat(7)
@@ -161,16 +298,34 @@ async def test_omissions_count_only_in_succession_and_only_of_ripe_leases(
     assert await own.beat(11, *own.tokens) == [LOST]
 
 
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when a heartbeat has looked at its session's row, locked or not."""
+    event = asyncio.Event()
+    lock = lock_beating_sessions
+
+    async def observed(
+        executor: Executor, project_id: UUID, session_ids: Sequence[UUID]
+    ) -> list[Record]:
+        rows = await lock(executor, project_id, session_ids)
+        event.set()
+        return rows
+
+    monkeypatch.setattr(heartbeating, "lock_beating_sessions", observed)
+    return event
+
+
 async def test_verdicts_are_read_behind_the_sessions_lock(
-    replica: JobUseCases, database: Database
+    replica: JobUseCases, database: Database, looked: asyncio.Event
 ) -> None:
-    """A rescue that holds the session first is seen, though the heartbeat had begun before."""
+    """A rescue that holds the session first is seen, though the heartbeat had come before."""
     own = await worker(replica, 2)
     async with database.hot.acquire() as rescuing, rescuing.transaction():
         await rescuing.execute("UPDATE taskforge.sessions SET must_heartbeat = true")
         beating = asyncio.create_task(own.beat(1, *own.tokens))
-        await until_blocked(database.hot, rescuing.get_server_pid())
+        await looked.wait()
         await end_leases(rescuing, DEFAULT_PROJECT_ID, {own.key(0): LeaseExpired()}, answered=False)
+        assert not beating.done()
     assert await beating == [LOST, HELD]
     # And so the mirror follows: the slot of the lost one is free, and the worker is told.
     assert own.call.credit == 1
@@ -178,11 +333,11 @@ async def test_verdicts_are_read_behind_the_sessions_lock(
 
 
 async def test_a_claim_that_commits_first_is_judged_by_the_heartbeat_behind_it(
-    replica: JobUseCases, database: Database
+    replica: JobUseCases, database: Database, looked: asyncio.Event
 ) -> None:
     """And not lost: its lease is not listed, since nobody could know of it."""
     own = await worker(replica, 1)
-    own.call.max_in_flight = 2
+    await replica.allow(own.call, 2)
     [more] = await insert_jobs(database.hot, next(iter(own.call.subscription.queue_ids or ())))
     async with database.hot.acquire() as holding, holding.transaction():
         # What a claim comes to when it has locked the session.
@@ -190,20 +345,51 @@ async def test_a_claim_that_commits_first_is_judged_by_the_heartbeat_behind_it(
         claiming = asyncio.create_task(replica.group(own.call).run_once())
         await until_blocked(database.hot, holding.get_server_pid())
         beating = asyncio.create_task(own.beat(1, *own.tokens))
-
-        async def both_wait() -> bool:
-            waiting: int = await database.hot.fetchval(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            return waiting == 2
-
-        await eventually(both_wait, "the heartbeat waits behind the claim")
+        await looked.wait()
+        assert not beating.done()
     assert await beating == [HELD]
     await claiming
     assert len(own.call.held) == 2
     assert own.call.lost == set()
     assert await statuses(database.hot, [*own.jobs, more]) == [JobStatus.PROCESSING] * 2
+
+
+async def test_a_locked_session_holds_up_nobody_elses_heartbeat(
+    replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All come in one batch; the locked one is answered in bounded time all the same."""
+    monkeypatch.setattr(heartbeating, "BUSY_SESSION_SECONDS", 0.001)
+    locked = await worker(replica, 1)
+    others = [await worker(replica, 1) for _ in range(5)]
+    before = await expiry(database, locked.call)
+    async with database.hot.acquire() as holding, holding.transaction():
+        await holding.execute(
+            "SELECT FROM taskforge.sessions WHERE session_id = $1 FOR UPDATE",
+            locked.call.session_id,
+        )
+        first, *answers = await asyncio.gather(
+            locked.beat(1, *locked.tokens),
+            *(other.beat(1, *other.tokens) for other in others),
+            return_exceptions=True,
+        )
+        assert answers == [[HELD]] * 5
+        assert isinstance(first, Unavailable)
+        assert first.retry_after is not None
+    assert await expiry(database, locked.call) == before
+    assert await locked.beat(1, *locked.tokens) == [HELD]
+
+
+async def test_a_heartbeat_that_found_its_session_locked_is_taken_when_it_is_free(
+    replica: JobUseCases, database: Database, looked: asyncio.Event
+) -> None:
+    own = await worker(replica, 1)
+    before = await expiry(database, own.call)
+    async with database.hot.acquire() as holding, holding.transaction():
+        await holding.execute("SELECT FROM taskforge.sessions FOR UPDATE")
+        beating = asyncio.create_task(own.beat(1, *own.tokens))
+        await looked.wait()
+    assert await beating == [HELD]
+    assert await expiry(database, own.call) > before
 
 
 async def test_the_worker_learns_of_a_requested_cancellation_in_every_heartbeat(
@@ -249,15 +435,19 @@ async def test_heartbeats_of_one_session_in_one_batch_are_judged_one_after_the_o
 ) -> None:
     """Two omissions that come together are two all the same."""
     own = await worker(replica, 1)
-    neighbour = await worker(replica, 1)
-    await ripen(database)
+    neighbours = [await worker(replica, 1) for _ in range(2)]
+    await ripen(database, own)
     async with database.hot.acquire() as holding, holding.transaction():
-        await holding.execute("SELECT FROM taskforge.sessions FOR NO KEY UPDATE")
+        await holding.execute(
+            "SELECT FROM taskforge.jobs WHERE id = ANY($1::uuid[]) FOR UPDATE",
+            [job_id for each in neighbours for job_id in each.jobs],
+        )
         # Two batches are in flight and wait; what comes now rides together in the next.
-        first: list[Awaitable[object]] = [
-            asyncio.create_task(neighbour.beat(sequence, *neighbour.tokens)) for sequence in (1, 2)
-        ]
-        await until_blocked(database.hot, holding.get_server_pid())
+        first: list[Awaitable[object]] = []
+        for place, each in enumerate(neighbours, start=1):
+            report = pb.HeldLease(lease_token=each.tokens[0], progress="1")
+            first.append(asyncio.create_task(replica.beat(each.call, 1, [report])))
+            await until_blocked(database.hot, holding.get_server_pid(), place)
         both = [asyncio.create_task(own.beat(sequence)) for sequence in (1, 2)]
         again = asyncio.create_task(own.beat(3, *own.tokens))
     await asyncio.gather(*first, *both)

@@ -264,7 +264,7 @@ async def test_a_session_whose_leases_expired_gets_nothing_until_it_speaks(
     group = replica.group(call)
     await group.run_once()
     assert got(call) == [first]
-    call.max_in_flight = 2
+    await replica.allow(call, 2)
     await database.hot.execute(
         "UPDATE taskforge.sessions SET expires_at = clock_timestamp() - interval '1 ms'"
     )

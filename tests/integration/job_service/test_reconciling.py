@@ -4,18 +4,27 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
+from asyncpg import Record
 from tests.support.demands import demand
 from tests.support.job_use_cases import JobUseCases
 from tests.support.leases import insert_session, lease
 from tests.support.rows import insert_jobs, insert_queue
 
+from job_service import reconciling
 from job_service.demanding import Demand
-from job_service.queries import list_held_leases, request_cancel
+from job_service.queries import (
+    list_held_leases,
+    read_session,
+    request_cancel,
+    update_session,
+)
 from job_service.reconciling import apply, reading
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.database import Database
 from taskforge_core.ending import LeaseKey, end_leases
 from taskforge_core.ids import DEFAULT_PROJECT_ID
+from taskforge_core.queries import Executor
 from taskforge_core.retrying import Released
 from taskforge_core.tokens import encode_token
 
@@ -27,7 +36,7 @@ async def holding(use: JobUseCases, count: int) -> tuple[Demand, list[LeaseKey]]
     call = demand(max_in_flight=count)
     await use.open(call)
     await use.group(call).run_once()
-    keys = [(str(leased.id), leased.lease_seq) for leased in call.outbox]
+    keys = [(str(leased.id), leased.lease_seq) for leased in use.deliver(call)]
     assert len(keys) == count
     return call, keys
 
@@ -129,7 +138,7 @@ async def test_a_lease_claimed_while_the_rows_are_read_is_not_lost(
     replica: JobUseCases, database: Database
 ) -> None:
     call, keys = await holding(replica, 2)
-    call.max_in_flight = 3
+    await replica.allow(call, 3)
     queue_id = await insert_queue(database.hot, "more")
     await insert_jobs(database.hot, queue_id)
     with reading(call) as before:
@@ -185,6 +194,29 @@ async def test_claims_settles_and_readings_at_once_leave_the_mirror_equal_to_the
     assert call.credit == 10
     # Nothing that the worker settled itself was called lost.
     assert call.lost == set()
+
+
+async def test_a_reading_that_is_overtaken_by_a_newer_one_is_read_again(
+    replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would write what the session might hold before over what it may hold now."""
+    call, _ = await holding(replica, 1)
+    readings = 0
+
+    async def overtaken(executor: Executor, project_id: UUID, session_id: UUID) -> Record | None:
+        nonlocal readings
+        readings += 1
+        row = await read_session(executor, project_id, session_id)
+        if readings == 1:
+            # The row has been read; before that is used, the terms change and are read as well.
+            await update_session(database.hot, project_id, session_id, 7, True)
+            await replica.reconciler.reconcile(call)
+            await update_session(database.hot, project_id, session_id, 8, None)
+        return row
+
+    monkeypatch.setattr(reconciling, "read_session", overtaken)
+    await replica.reconciler.reconcile(call)
+    assert (call.max_in_flight, call.takes_jobs, readings) == (8, False, 3)
 
 
 async def test_sessions_of_others_do_not_matter(replica: JobUseCases, database: Database) -> None:

@@ -16,7 +16,6 @@ from job_service.conversion import created_job, lease, stored_job, timestamp
 from job_service.demanding import Leased
 from job_service.drafting import Draft, draft
 from job_service.leasing import MESSAGE_OVERHEAD_BYTES
-from job_service.parcelling import measure
 from taskforge.v1 import job_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.tokens import encode_token, token_head
@@ -295,7 +294,7 @@ def message_bytes(row: dict[str, Any]) -> int:
     return max(
         pb.LeaseJobsResponse(leases=batch).ByteSize(),
         pb.AcquireJobsResponse(leases=[message]).ByteSize(),
-        measure(Leased(PROJECT, row["lease_seq"], message)),
+        Leased(PROJECT, row["lease_seq"], message).size,
     )
 
 

@@ -47,6 +47,7 @@ class Taker:
     byte_credit: int | None = None
     held: dict[int, int] = field(default_factory=dict)
     max_message_bytes: int = LARGE
+    unsent_room: int = 2 * LARGE
 
 
 def jobs(*sizes: int) -> list[Candidate]:
@@ -55,6 +56,13 @@ def jobs(*sizes: int) -> list[Candidate]:
 
 def hands(dealt: Sequence[tuple[Candidate, Taker]]) -> list[tuple[int, str]]:
     return [(candidate.number, taker.name) for candidate, taker in dealt]
+
+
+def dealt_to(
+    candidates: Sequence[Candidate], takers: Sequence[Taker]
+) -> list[tuple[Candidate, Taker]]:
+    dealt, _ = deal(candidates, takers)
+    return dealt
 
 
 def numbers(candidates: Sequence[Candidate]) -> list[int]:
@@ -120,80 +128,111 @@ def test_what_is_certain_is_what_a_full_sort_would_begin_with(
 
 
 def test_candidates_go_round_the_takers_in_turn() -> None:
-    dealt = deal(jobs(*[2] * 7), [Taker("a", 9), Taker("b", 9), Taker("c", 9)])
+    dealt = dealt_to(jobs(*[2] * 7), [Taker("a", 9), Taker("b", 9), Taker("c", 9)])
     assert hands(dealt) == list(enumerate("abcabca"))
 
 
 def test_a_taker_gets_no_more_than_its_credit_and_the_turn_goes_on_behind_it() -> None:
-    dealt = deal(jobs(*[2] * 9), [Taker("a", 1), Taker("b", 3), Taker("c", 2)])
+    dealt = dealt_to(jobs(*[2] * 9), [Taker("a", 1), Taker("b", 3), Taker("c", 2)])
     assert hands(dealt) == list(enumerate("abcbcb"))
 
 
 @pytest.mark.parametrize("credit", [0, -1])
 def test_a_taker_without_credit_gets_nothing(credit: int) -> None:
-    dealt = deal(jobs(2, 2), [Taker("a", credit), Taker("b", 5)])
+    dealt = dealt_to(jobs(2, 2), [Taker("a", credit), Taker("b", 5)])
     assert hands(dealt) == [(0, "b"), (1, "b")]
-    assert hands(deal(jobs(2, 2), [Taker("a", credit)])) == []
+    assert hands(dealt_to(jobs(2, 2), [Taker("a", credit)])) == []
 
 
 def test_without_takers_nothing_is_dealt() -> None:
     takers: list[Taker] = []
-    assert deal(jobs(2, LARGE), takers) == []
+    assert dealt_to(jobs(2, LARGE), takers) == []
 
 
 def test_bytes_are_counted_down() -> None:
-    dealt = deal(jobs(40, 40, 20, 1), [Taker("a", 9, byte_credit=100, held={1: 2})])
+    dealt = dealt_to(jobs(40, 40, 20, 1), [Taker("a", 9, byte_credit=100, held={1: 2})])
     assert hands(dealt) == [(0, "a"), (1, "a"), (2, "a")]
 
 
 def test_a_smaller_job_does_not_overtake_one_for_which_nobody_has_bytes() -> None:
-    dealt = deal(jobs(10, 91, 1), [Taker("a", 9, byte_credit=100, held={1: 2})])
+    dealt = dealt_to(jobs(10, 91, 1), [Taker("a", 9, byte_credit=100, held={1: 2})])
     assert hands(dealt) == [(0, "a")]
 
 
 def test_a_job_goes_to_the_next_taker_that_has_bytes_for_it() -> None:
     takers = [Taker("a", 9, byte_credit=5, held={1: 2}), Taker("b", 9)]
-    assert hands(deal(jobs(6, 6, 5, 2), takers)) == [(0, "b"), (1, "b"), (2, "a"), (3, "b")]
+    assert hands(dealt_to(jobs(6, 6, 5, 2), takers)) == [(0, "b"), (1, "b"), (2, "a"), (3, "b")]
 
 
 def test_a_session_that_holds_nothing_may_take_one_larger_job() -> None:
-    dealt = deal(jobs(500, 1), [Taker("a", 9, byte_credit=100)])
+    dealt = dealt_to(jobs(500, 1), [Taker("a", 9, byte_credit=100)])
     assert hands(dealt) == [(0, "a")]
 
 
 def test_a_session_that_holds_something_may_not() -> None:
-    dealt = deal(jobs(500), [Taker("a", 9, byte_credit=100, held={1: 2})])
+    dealt = dealt_to(jobs(500), [Taker("a", 9, byte_credit=100, held={1: 2})])
     assert hands(dealt) == []
 
 
 def test_a_session_is_empty_no_longer_once_it_was_dealt_a_job() -> None:
-    dealt = deal(jobs(2, 500), [Taker("a", 9, byte_credit=100)])
+    dealt = dealt_to(jobs(2, 500), [Taker("a", 9, byte_credit=100)])
     assert hands(dealt) == [(0, "a")]
 
 
 def test_a_job_that_fits_nobodys_messages_is_passed_over() -> None:
     takers = [Taker("a", 9, max_message_bytes=65_536), Taker("b", 9, max_message_bytes=80_000)]
     too_large = 80_000 - OVERHEAD + 1
-    dealt = deal(jobs(2, too_large, 2, too_large - 1), takers)
+    dealt = dealt_to(jobs(2, too_large, 2, too_large - 1), takers)
     assert hands(dealt) == [(0, "a"), (2, "b"), (3, "b")]
 
 
 def test_a_large_job_goes_to_whoever_can_receive_it() -> None:
     takers = [Taker("small", 9, max_message_bytes=65_536), Taker("large", 1)]
-    dealt = deal(jobs(100_000, 100_000, 2), takers)
+    dealt = dealt_to(jobs(100_000, 100_000, 2), takers)
     # Once the one that could receive them has enough, the others are too large for who is left.
     assert hands(dealt) == [(0, "large"), (2, "small")]
 
 
 def test_a_job_too_large_for_messages_is_passed_over_though_somebody_has_no_bytes() -> None:
     taker = Taker("a", 9, byte_credit=1, held={1: 1}, max_message_bytes=65_536)
-    assert hands(deal(jobs(100_000, 1), [taker])) == [(1, "a")]
+    assert hands(dealt_to(jobs(100_000, 1), [taker])) == [(1, "a")]
+
+
+def test_who_can_never_receive_a_job_does_not_wait_for_somebody_to_have_bytes_for_it() -> None:
+    takers = [Taker("small", 9, max_message_bytes=65_536), Taker("full", 9, 5, {1: 2})]
+    dealt, stuck = deal(jobs(100_000, 2, 3), takers)
+    assert hands(dealt) == [(1, "small"), (2, "small")]
+    # The one for whom it is gets nothing that stands behind it.
+    assert [taker.name for taker in stuck] == ["full"]
+
+
+def test_only_who_got_nothing_is_stuck() -> None:
+    """The others may have room again, as soon as it is known what they really got."""
+    takers = [Taker("a", 9, 5, {1: 2}), Taker("b", 9, 8, {1: 2}), Taker("c", 0, 5, {1: 2})]
+    dealt, stuck = deal(jobs(7, 6, 1), takers)
+    assert hands(dealt) == [(0, "b")]
+    assert [taker.name for taker in stuck] == ["a"]
+
+
+def test_the_turn_goes_on_when_some_have_to_wait() -> None:
+    narrow = [Taker(name, 9, max_message_bytes=65_536) for name in "abc"]
+    takers = [narrow[0], Taker("full", 9, 5, {1: 2}), *narrow[1:]]
+    # It is c's turn when the others learn that "full" is out.
+    dealt = dealt_to(jobs(6, 6, 100_000, 6, 6, 6), takers)
+    assert hands(dealt) == [(0, "a"), (1, "b"), (3, "c"), (4, "a"), (5, "b")]
+
+
+def test_nobody_gets_more_than_it_has_room_to_send() -> None:
+    room = 3 * (100 + OVERHEAD)
+    takers = [Taker("slow", 9, unsent_room=room), Taker("fast", 9)]
+    dealt = dealt_to(jobs(*[100] * 9), takers)
+    assert Counter(name for _, name in hands(dealt)) == {"slow": 3, "fast": 6}
+    assert hands(dealt_to(jobs(*[100] * 9), takers[:1])) == [(0, "slow"), (1, "slow"), (2, "slow")]
 
 
 def test_who_has_no_bytes_keeps_back_only_what_it_could_receive() -> None:
     takers = [Taker("small", 9, max_message_bytes=65_536), Taker("full", 9, 5, {1: 2})]
-    assert hands(deal(jobs(2, 100_000, 2), takers)) == [(0, "small")]
-    assert hands(deal(jobs(2, 6, 2), takers)) == [(0, "small"), (1, "small"), (2, "full")]
+    assert hands(dealt_to(jobs(2, 6, 2), takers)) == [(0, "small"), (1, "small"), (2, "full")]
 
 
 # -- deal: all rules together -------------------------------------------------------------------
@@ -206,6 +245,7 @@ TAKERS = st.lists(
         byte_credit=st.none() | st.integers(0, 2000),
         held=st.sampled_from([{}, {1: 10}]),
         max_message_bytes=st.sampled_from([600, 1000, 1500, LARGE]),
+        unsent_room=st.sampled_from([3000, 5000, LARGE]),
     ),
     max_size=4,
 ).map(lambda takers: [Taker(**vars(t) | {"name": str(i)}) for i, t in enumerate(takers)])
@@ -227,7 +267,8 @@ def naive(candidates: Sequence[Candidate], takers: Sequence[Taker]) -> list[tupl
             continue
         able = [taker for taker in receivers if has_bytes(taker, got[taker.name], size)]
         if not able:
-            break
+            order = [taker for taker in order if taker not in receivers]
+            continue
         winner = able[0]
         got[winner.name].append(size)
         dealt.append((candidate.number, winner.name))
@@ -237,6 +278,8 @@ def naive(candidates: Sequence[Candidate], takers: Sequence[Taker]) -> list[tupl
 
 
 def has_bytes(taker: Taker, got: list[int], size: int) -> bool:
+    if sum(got) + size + OVERHEAD * (len(got) + 1) > taker.unsent_room:
+        return False
     if taker.byte_credit is None:
         return True
     is_empty = not taker.held and not got
@@ -245,18 +288,19 @@ def has_bytes(taker: Taker, got: list[int], size: int) -> bool:
 
 @given(SIZES, TAKERS)
 def test_a_deal_is_what_the_rules_say(sizes: list[int], takers: list[Taker]) -> None:
-    assert hands(deal(jobs(*sizes), takers)) == naive(jobs(*sizes), takers)
+    assert hands(dealt_to(jobs(*sizes), takers)) == naive(jobs(*sizes), takers)
 
 
 @given(SIZES, TAKERS)
 def test_no_rule_is_ever_broken(sizes: list[int], takers: list[Taker]) -> None:
-    dealt = deal(jobs(*sizes), takers)
+    dealt = dealt_to(jobs(*sizes), takers)
     got = [candidate.number for candidate, _ in dealt]
     assert got == sorted(set(got))
     for taker in takers:
         own = [candidate.payload_bytes for candidate, who in dealt if who is taker]
         assert len(own) <= max(0, taker.credit)
         assert all(size + OVERHEAD <= taker.max_message_bytes for size in own)
+        assert sum(size + OVERHEAD for size in own) <= taker.unsent_room
         if taker.byte_credit is not None and sum(own) > taker.byte_credit:
             # One larger job alone, of a session that holds nothing.
             assert not taker.held
@@ -268,7 +312,7 @@ def test_equal_takers_get_equal_shares_as_far_as_their_credit_goes(
     count: int, credits_: list[int]
 ) -> None:
     takers = [Taker(str(place), credit) for place, credit in enumerate(credits_)]
-    shares = Counter(who for _, who in hands(deal(jobs(*[2] * count), takers)))
+    shares = Counter(who for _, who in hands(dealt_to(jobs(*[2] * count), takers)))
     assert sum(shares.values()) == min(count, sum(credits_))
     for first, second in itertools.permutations(takers, 2):
         if shares[first.name] < first.credit:

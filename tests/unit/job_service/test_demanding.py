@@ -124,6 +124,127 @@ def test_leases_are_put_where_the_call_finds_them() -> None:
     assert call.changed.is_set()
 
 
+# -- What waits to be sent -----------------------------------------------------------------------
+
+MIB = 1024 * 1024
+
+
+def waiting(call: Demand, *lease_seqs: int, size: int = 10) -> list[Leased]:
+    """Leases in the call's outbox."""
+    leases = [leased(lease_seq, "x" * size) for lease_seq in lease_seqs]
+    hold(call, *lease_seqs)
+    call.send(leases)
+    return leases
+
+
+def test_a_call_that_has_too_much_to_send_takes_no_more_until_it_has_sent_some() -> None:
+    call = demand(max_in_flight=100)
+    waiting(call, 1, 2, size=MIB - 100)
+    assert call.credit == 98
+    assert call.unsent_room < 2 * MIB + 1000
+    waiting(call, 3)
+    assert not call.is_congested
+    waiting(call, 4, size=1000)
+    assert call.is_congested
+    assert (call.credit, call.takes_any_job) == (0, False)
+    # What is being written has not left yet.
+    leases = call.take(2)
+    assert [each.lease_seq for each in leases] == [1, 2]
+    assert call.credit == 0
+    call.sent(leases)
+    assert call.credit == 96
+    assert call.unsent.keys() == {3, 4}
+
+
+def test_whoever_has_credit_has_room_for_the_largest_message_it_can_receive() -> None:
+    narrow, wide = demand(max_message_bytes=65_536), demand(max_message_bytes=16 * MIB)
+    assert narrow.unsent_room == 2 * 65_536
+    assert wide.unsent_room == 4 * MIB
+    waiting(narrow, 1, size=65_000)
+    assert narrow.credit > 0
+    assert narrow.unsent_room >= 65_536
+    waiting(narrow, 2, size=1000)
+    assert narrow.credit == 0
+
+
+@pytest.mark.parametrize("end", ["drop", "report_lost"])
+def test_a_lease_that_ends_while_it_waits_is_not_sent_and_not_told(end: str) -> None:
+    call = demand(max_in_flight=2)
+    first, second = waiting(call, 1, 2)
+    getattr(call, end)(1)
+    assert call.outbox == [second]
+    assert call.unsent == {2: second.size}
+    assert call.unsent_bytes == second.size
+    assert call.credit == 1
+    assert call.lost == set()
+    assert first.size > 0
+
+
+def test_a_lease_that_is_lost_while_it_is_being_written_is_told() -> None:
+    """The worker is to have it in a moment."""
+    call = demand(max_in_flight=1)
+    waiting(call, 1)
+    writing = call.take(1)
+    call.report_lost(1)
+    assert call.lost == {"token 1"}
+    assert call.unsent.keys() == {1}
+    call.sent(writing)
+    assert (call.unsent, call.unsent_bytes, call.sent_at) == ({}, 0, {})
+
+
+def test_a_lease_counts_as_sent_only_when_it_was(clock: Clock) -> None:
+    call = demand()
+    leases = waiting(call, 1, 2)
+    clock.now += 60
+    assert call.seconds_since_sent(1, clock.now) == 0
+    call.take(1)
+    assert call.seconds_since_sent(1, clock.now) == 0
+    call.sent(leases[:1])
+    # A heartbeat that came before can know nothing of it.
+    assert call.seconds_since_sent(1, clock.now - 5) == -5
+    clock.now += 7
+    assert call.seconds_since_sent(1, clock.now) == 7
+    # Another call of the session sent it, if anybody did.
+    assert call.seconds_since_sent(3, clock.now) is None
+    call.drop(1)
+    assert call.sent_at == {}
+
+
+def test_a_cancellation_is_not_told_before_the_lease_it_is_about() -> None:
+    call = demand()
+    waiting(call, 1, 2)
+    call.sent(call.take(1))
+    for lease_seq in (1, 2):
+        call.report_cancelled(lease_seq)
+    assert call.take_cancelled() == {"token 1"}
+    assert call.take_cancelled() == set()
+    call.sent(call.take(1))
+    assert call.take_cancelled() == {"token 2"}
+
+
+# -- The session's terms -------------------------------------------------------------------------
+
+
+def test_a_call_goes_by_its_sessions_row() -> None:
+    call = demand(max_in_flight=3)
+    assert call.set_terms(5, draining=False, seen=call.terms_changes)
+    assert call.credit == 5
+    assert call.set_terms(5, draining=True, seen=call.terms_changes)
+    assert call.credit == 0
+
+
+def test_an_older_reading_of_the_row_does_not_undo_a_newer_one() -> None:
+    call = demand(max_in_flight=3)
+    older = newer = call.terms_changes
+    assert call.set_terms(1, draining=True, seen=newer)
+    assert not call.set_terms(3, draining=False, seen=older)
+    assert (call.max_in_flight, call.takes_jobs) == (1, False)
+    # Nor can one that says the same be wrong.
+    assert call.set_terms(1, draining=True, seen=older)
+    assert call.set_terms(3, draining=False, seen=call.terms_changes)
+    assert call.credit == 3
+
+
 def test_leases_for_a_call_that_has_ended_are_given_back() -> None:
     given_back: list[Leased] = []
     call = demand(give_back=given_back.extend)
@@ -189,7 +310,7 @@ def test_whoever_reads_the_rows_learns_what_was_dropped_meanwhile() -> None:
     assert (first, second) == ({1, 2}, {2})
 
 
-SEQS = st.integers(1, 6)
+SEQS = st.one_of(st.integers(1, 6), st.integers(101, 106))
 
 
 class CountingMachine(RuleBasedStateMachine):
@@ -199,6 +320,8 @@ class CountingMachine(RuleBasedStateMachine):
         super().__init__()
         self.call = demand(max_in_flight=4, max_in_flight_bytes=100)
         self.model: dict[int, int] = {}
+        self.last_seq = 100
+        self.writing: list[Leased] = []
 
     @rule(seq=SEQS, payload_bytes=st.integers(0, 60))
     def hold(self, seq: int, payload_bytes: int) -> None:
@@ -220,6 +343,22 @@ class CountingMachine(RuleBasedStateMachine):
     def report_cancelled(self, seq: int) -> None:
         self.call.report_cancelled(seq)
 
+    @rule(payload_bytes=st.integers(0, 60))
+    def send(self, payload_bytes: int) -> None:
+        """A claim brings a lease: it has a number that none had before."""
+        self.last_seq += 1
+        self.hold(self.last_seq, payload_bytes)
+        self.call.send([leased(self.last_seq)])
+
+    @rule(count=st.integers(0, 3))
+    def take(self, count: int) -> None:
+        self.writing += self.call.take(count)
+
+    @rule()
+    def sent(self) -> None:
+        self.call.sent(self.writing)
+        self.writing = []
+
     @invariant()
     def counts_agree(self) -> None:
         assert self.call.held == self.model
@@ -228,6 +367,14 @@ class CountingMachine(RuleBasedStateMachine):
         assert self.call.told_cancelled <= self.model.keys()
         assert self.call.credit == max(0, 4 - len(self.model))
         assert self.call.byte_credit == max(0, 100 - sum(self.model.values()))
+
+    @invariant()
+    def unsent_is_what_waits_or_is_being_written(self) -> None:
+        waiting = self.call.outbox
+        assert {each.lease_seq for each in waiting} <= self.model.keys()
+        assert self.call.unsent == {each.lease_seq: each.size for each in [*waiting, *self.writing]}
+        assert self.call.unsent_bytes == sum(self.call.unsent.values())
+        assert self.call.sent_at.keys() <= self.model.keys() - self.call.unsent.keys()
 
 
 TestCounting: Any = CountingMachine.TestCase

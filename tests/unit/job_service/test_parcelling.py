@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.support.demands import leased
 
 from job_service.demanding import Leased
-from job_service.parcelling import TARGET_MESSAGE_BYTES, measure, parcels
+from job_service.parcelling import TARGET_MESSAGE_BYTES, parcels
 from taskforge.v1 import job_service_pb2 as pb
 
 SMALLEST_LIMIT = 65_536
@@ -29,14 +29,14 @@ def of_sizes(sizes: list[int]) -> list[Leased]:
 def test_the_measure_of_a_lease_is_never_less_than_what_it_adds_to_a_message(size: int) -> None:
     small, large = leased(1), leased(2, "x" * size)
     added = message_bytes([small, large]) - message_bytes([small])
-    assert added <= measure(large) <= added + 8
+    assert added <= large.size <= added + 8
 
 
 @pytest.mark.parametrize("size", [0, 100, 127, 128, 16_383, 16_384, 65_536, 1_048_576, 2_000_000])
 def test_a_lease_alone_is_never_measured_smaller_than_its_whole_message(size: int) -> None:
     """Else one that just fits would be refused by its receiver. No lease has two million bytes."""
     one = leased(1, "x" * size)
-    assert message_bytes([one]) <= measure(one)
+    assert message_bytes([one]) <= one.size
 
 
 @given(st.lists(st.integers(0, 40_000), max_size=30))
@@ -53,7 +53,7 @@ def test_parcels_keep_every_lease_in_order_and_stay_below_the_limit(sizes: list[
 def test_no_two_neighbouring_parcels_would_fit_into_one(sizes: list[int]) -> None:
     made = list(parcels(of_sizes(sizes), SMALLEST_LIMIT))
     for first, second in pairwise(made):
-        assert sum(map(measure, first)) + measure(second[0]) > SMALLEST_LIMIT
+        assert sum(each.size for each in first) + second[0].size > SMALLEST_LIMIT
 
 
 def test_a_message_stays_below_two_mebibytes_whatever_the_receiver_takes() -> None:
