@@ -1,1 +1,1 @@
-"""The QueueService server: queues, their settings and their statistics."""
+"""The server of QueueService (queues, their settings and statistics) and AdminService (tenants)."""

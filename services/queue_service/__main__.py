@@ -1,4 +1,4 @@
-"""The QueueService process: `python -m queue_service`.
+"""The process of QueueService and AdminService: `python -m queue_service`.
 
 Settings come from the environment, logs go to stderr. Exits with 1 and one line when it cannot
 start; SIGTERM drains and ends it with 0.
@@ -10,12 +10,14 @@ import uuid
 
 from pydantic import ValidationError
 
+from queue_service.admin.servicer import AdminServicer
 from queue_service.administering import Administrator
 from queue_service.browsing import Browser
 from queue_service.purging import Purger
 from queue_service.redriving import Redriver
 from queue_service.servicer import QueueServicer
-from taskforge.v1 import queue_service_pb2
+from taskforge.v1 import admin_service_pb2, queue_service_pb2
+from taskforge.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from taskforge.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
 from taskforge_core.access import Access
 from taskforge_core.database import Database
@@ -40,6 +42,15 @@ def compose(database: Database, projects: Projects, notifier: Notifier) -> Servi
     )
 
 
+def compose_admin(database: Database) -> Service:
+    """AdminService with its use cases, ready to be given to a server."""
+    servicer = AdminServicer(database)
+    return Service(
+        admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+        lambda server: add_AdminServiceServicer_to_server(servicer, server),
+    )
+
+
 async def run(settings: Settings) -> None:
     """Serve until a signal ends it.
 
@@ -54,7 +65,7 @@ async def run(settings: Settings) -> None:
         server = build_server(
             settings,
             settings.queue_address,
-            [compose(database, projects, notifier)],
+            [compose(database, projects, notifier), compose_admin(database)],
             ready=database.ready,
             access=Access.of(database, projects),
         )

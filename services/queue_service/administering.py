@@ -1,30 +1,32 @@
 """Makes, changes, pauses, resumes and deletes queues."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, RowMapping, and_, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from queue_service import dead_letters
-from queue_service.conversion import SETTINGS_COLUMNS, queue_message, settings_columns
+from queue_service.conversion import (
+    SETTINGS_COLUMNS,
+    queue_message,
+    read_time,
+    settings_columns,
+)
 from queue_service.finding import find_queue
 from queue_service.masking import masked_columns
 from queue_service.naming import check_name
 from queue_service.pausing import OPEN, paused, paused_until
+from queue_service.quota import take_room
+from queue_service.taken import refusing_taken
 from queue_service.topics import QUEUES_CHANGED, WORK_READY
 from taskforge.v1 import queue_pb2, queue_service_pb2
+from taskforge_core.auditing import append_audit_entry
 from taskforge_core.database import Database
-from taskforge_core.errors import (
-    AlreadyExists,
-    FailedPrecondition,
-    PreconditionViolation,
-    invalid_field,
-)
+from taskforge_core.errors import FailedPrecondition, PreconditionViolation
 from taskforge_core.ids import uuid7
 from taskforge_core.notifications import Notifier
 from taskforge_core.projects import Projects
@@ -46,6 +48,7 @@ class Administrator:
             AlreadyExists: Another queue of the project has the name (`QUEUE_NAME_TAKEN`).
             InvalidArgument: The name looks like a UUID (`INVALID_REQUEST`).
             NotFound: `PROJECT_NOT_FOUND`; its dead-letter queue is not there (`QUEUE_NOT_FOUND`).
+            ResourceExhausted: The project has as many queues as it may (`TOO_MANY_QUEUES`).
         """
         name = check_name(request.name)
         project_id = await self._projects.resolve(request.project_id)
@@ -65,11 +68,13 @@ class Administrator:
         )
         with _refusing_taken_name(name):
             async with self._database.engine.begin() as connection:
+                await take_room(connection, project_id)
                 if target_id is not None:
                     # It cannot lead back here: nobody can have named a queue before it is there.
                     await dead_letters.take_turn(connection, project_id)
                     await dead_letters.check_exists(connection, project_id, target_id)
                 row = (await connection.execute(statement)).mappings().one()
+                await _record(connection, "CreateQueue", row, _given(row))
         self._notifier.notify(QUEUES_CHANGED, str(project_id))
         return queue_message(row)
 
@@ -86,7 +91,7 @@ class Administrator:
         """
         columns = masked_columns(request)
         project_id = await self._projects.resolve(request.project_id)
-        return await self._change(project_id, request.queue, columns)
+        return await self._change("UpdateQueue", project_id, request.queue, columns)
 
     async def pause(self, request: queue_service_pb2.PauseQueueRequest) -> queue_pb2.Queue:
         """Hand out no job from now on; take new ones, and end by itself, as asked.
@@ -103,7 +108,7 @@ class Administrator:
             columns = paused_until(
                 await self._now(), resume_at, keep_accepting=request.keep_accepting
             )
-        return await self._change(project_id, request.queue, columns)
+        return await self._change("PauseQueue", project_id, request.queue, columns)
 
     async def resume(self, request: queue_service_pb2.ResumeQueueRequest) -> queue_pb2.Queue:
         """Open a paused queue.
@@ -112,7 +117,7 @@ class Administrator:
             NotFound: `PROJECT_NOT_FOUND`, `QUEUE_NOT_FOUND`.
         """
         project_id = await self._projects.resolve(request.project_id)
-        return await self._change(project_id, request.queue, OPEN)
+        return await self._change("ResumeQueue", project_id, request.queue, OPEN)
 
     async def delete(self, request: queue_service_pb2.DeleteQueueRequest) -> None:
         """Delete a queue that has no unfinished job; its name is free from then on.
@@ -137,10 +142,11 @@ class Administrator:
             await connection.execute(
                 update(queues).where(_is(row)).values(deleted_at=now, updated_at=now)
             )
+            await _record(connection, "DeleteQueue", row, {"name": row["name"]})
         self._notifier.notify(QUEUES_CHANGED, str(project_id))
 
     async def _change(
-        self, project_id: UUID, queue: str, columns: Mapping[str, Any]
+        self, action: str, project_id: UUID, queue: str, columns: Mapping[str, Any]
     ) -> queue_pb2.Queue:
         """Set columns of a queue; do nothing at all where they hold these values already."""
         target_id: UUID | None = columns.get("dead_letter_queue_id")
@@ -162,6 +168,7 @@ class Administrator:
                     .returning(queues)
                 )
                 after = (await connection.execute(statement)).mappings().one()
+                await _record(connection, action, after, changes)
         if changes.keys() != {"description"}:
             self._notifier.notify(QUEUES_CHANGED, str(project_id))
         if changes.get("is_active") or changes.keys() & SETTINGS_COLUMNS:
@@ -177,12 +184,7 @@ class Administrator:
 
 
 def _resume_at(request: queue_service_pb2.PauseQueueRequest) -> datetime | None:
-    if not request.HasField("resume_at"):
-        return None
-    try:
-        return request.resume_at.ToDatetime(tzinfo=UTC)
-    except ValueError:
-        raise invalid_field("resume_at", "is not a valid time") from None
+    return read_time(request.resume_at, "resume_at") if request.HasField("resume_at") else None
 
 
 def _is(row: RowMapping) -> ColumnElement[bool]:
@@ -208,17 +210,29 @@ def _not_empty(row: RowMapping, unfinished: int) -> FailedPrecondition:
     )
 
 
-@contextmanager
-def _refusing_taken_name(name: str) -> Iterator[None]:
-    """Let the unique index decide who gets a name: two calls at once cannot both see it free."""
-    try:
-        yield
-    except IntegrityError as error:
-        cause = error.orig.__cause__ if error.orig is not None else None
-        if getattr(cause, "constraint_name", None) != "queues_name":
-            raise
-        raise AlreadyExists(
-            "QUEUE_NAME_TAKEN",
-            f"another queue of the project is named {name}",
-            metadata={"queue": name},
-        ) from None
+def _given(row: RowMapping) -> dict[str, Any]:
+    """What was said of a new queue, beyond what every queue is."""
+    columns = ("name", "description", "priority", *sorted(SETTINGS_COLUMNS))
+    values = {column: row[column] for column in columns}
+    return {
+        column: value
+        for column, value in values.items()
+        if value is not None and value is not False and value != ""
+    }
+
+
+async def _record(
+    connection: AsyncConnection, action: str, row: RowMapping, detail: Mapping[str, Any]
+) -> None:
+    await append_audit_entry(
+        connection, action, f"queues/{row['id']}", project_id=row["project_id"], detail=detail
+    )
+
+
+def _refusing_taken_name(name: str) -> AbstractContextManager[None]:
+    return refusing_taken(
+        "queues_name",
+        "QUEUE_NAME_TAKEN",
+        f"another queue of the project is named {name}",
+        queue=name,
+    )

@@ -11,10 +11,11 @@ from queue_service import queries
 from queue_service.finding import find_queue
 from queue_service.walking import BATCH, BATCH_BYTES, PAGE, batches, light_batches, pages
 from taskforge.v1 import queue_service_pb2
+from taskforge_core.auditing import append_audit_entry
 from taskforge_core.counting import JobCounts, read_counts
 from taskforge_core.database import Database
 from taskforge_core.projects import Projects
-from taskforge_core.queries import cancel_waiting_jobs
+from taskforge_core.queries import Executor, cancel_waiting_jobs
 from taskforge_core.statuses import FINISHED, WAITING, JobStatus
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class Purger:
     async def purge(
         self, request: queue_service_pb2.PurgeQueueRequest
     ) -> queue_service_pb2.PurgeQueueResponse:
-        """Remove the jobs of the named statuses, or only count them.
+        """Remove the jobs of the named statuses, or only count them; each batch is audited.
 
         What was removed before an error stays removed.
 
@@ -83,7 +84,9 @@ class Purger:
                     locked = await queries.lock_waiting_jobs(
                         connection, project_id, queue_id, ids, statuses
                     )
-                    cancelled += len(await cancel_waiting_jobs(connection, project_id, locked))
+                    gone = len(await cancel_waiting_jobs(connection, project_id, locked))
+                    await _record(connection, project_id, queue_id, "cancelled_jobs", gone)
+                    cancelled += gone
         return cancelled
 
     async def _delete(
@@ -97,13 +100,29 @@ class Purger:
                 row for row in page if row["status"] in statuses and row["completed_at"] < began
             ]
             for batch in batches(chosen, self._batch):
-                deleted += await queries.delete_finished_jobs(
-                    pool,
-                    project_id,
-                    [row["id"] for row in batch],
-                    [row["completed_at"] for row in batch],
-                )
+                async with pool.acquire() as connection, connection.transaction():
+                    gone = await queries.delete_finished_jobs(
+                        connection,
+                        project_id,
+                        [row["id"] for row in batch],
+                        [row["completed_at"] for row in batch],
+                    )
+                    await _record(connection, project_id, queue_id, "deleted_jobs", gone)
+                deleted += gone
         return deleted
+
+
+async def _record(
+    connection: Executor, project_id: UUID, queue_id: UUID, kind: str, jobs: int
+) -> None:
+    if jobs:
+        await append_audit_entry(
+            connection,
+            "PurgeQueue",
+            f"queues/{queue_id}",
+            project_id=project_id,
+            detail={kind: jobs},
+        )
 
 
 def _sum(counts: JobCounts, statuses: Sequence[JobStatus]) -> int:

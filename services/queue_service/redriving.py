@@ -13,9 +13,11 @@ from queue_service.finding import find_queue
 from queue_service.topics import WORK_READY
 from queue_service.walking import BATCH, PAGE, batches, pages
 from taskforge.v1 import queue_service_pb2
+from taskforge_core.auditing import append_audit_entry
 from taskforge_core.database import Database
 from taskforge_core.notifications import Notifier
 from taskforge_core.projects import Projects
+from taskforge_core.queries import Executor
 from taskforge_core.statuses import WAITING, JobStatus
 
 log = structlog.get_logger(__name__)
@@ -67,7 +69,7 @@ class Redriver:
     async def redrive(
         self, request: queue_service_pb2.RedriveJobsRequest
     ) -> queue_service_pb2.RedriveJobsResponse:
-        """Take the chosen jobs back, or only count them.
+        """Take the chosen jobs back, or only count them; each batch is audited.
 
         Jobs that come into the queue after the call began stay: one that fails again at once does
         not make the call endless. What went back before an error stays there.
@@ -110,15 +112,18 @@ class Redriver:
                 left = len(batch) if most is None else most - moved
                 if left <= 0:
                     return moved
-                arrived = await queries.redrive_jobs(
-                    self._database.hot,
-                    choice.project_id,
-                    choice.queue_id,
-                    [row["id"] for row in batch[:left]],
-                    moved,
-                    begins_at,
-                    jobs_per_second,
-                )
+                ids = [row["id"] for row in batch[:left]]
+                async with self._database.hot.acquire() as connection, connection.transaction():
+                    arrived = await queries.redrive_jobs(
+                        connection,
+                        choice.project_id,
+                        choice.queue_id,
+                        ids,
+                        moved,
+                        begins_at,
+                        jobs_per_second,
+                    )
+                    await _record(connection, choice, arrived)
                 moved += sum(row["n"] for row in arrived)
                 self._wake(arrived)
         return moved
@@ -144,3 +149,15 @@ class Redriver:
         ready = {str(row["queue_id"]) for row in arrived if row["status"] == JobStatus.PENDING}
         if ready:
             self._notifier.notify(WORK_READY, *ready)
+
+
+async def _record(connection: Executor, choice: Choice, arrived: Sequence[Record]) -> None:
+    jobs = sum(row["n"] for row in arrived)
+    if jobs:
+        await append_audit_entry(
+            connection,
+            "RedriveJobs",
+            f"queues/{choice.queue_id}",
+            project_id=choice.project_id,
+            detail={"redriven_jobs": jobs},
+        )
