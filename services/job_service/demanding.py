@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from job_service.arriving import Arrivals
 from taskforge.v1 import job_pb2
 
 PAUSE_SECONDS = 1.0
@@ -77,8 +78,8 @@ class Demand:
     unsent: dict[int, int] = field(default_factory=dict)
     """The bytes of what waits to be sent or is being written, by lease sequence."""
     unsent_bytes: int = 0
-    sent_at: dict[int, float] = field(default_factory=dict)
-    """When those of the held leases were sent that this call has sent, by the monotonic clock."""
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    """Of what this call has sent."""
     cancelled: set[str] = field(default_factory=set)
     """Tokens to report as cancelled."""
     lost: set[str] = field(default_factory=set)
@@ -184,7 +185,9 @@ class Demand:
         for dropped in self.dropped:
             dropped.add(lease_seq)
         self._withdraw(lease_seq)
-        self.sent_at.pop(lease_seq, None)
+        # Most end by the worker's settle.
+        self.arrivals.confirm(lease_seq, time.monotonic())
+        self.arrivals.forget(lease_seq)
         payload_bytes = self.held.pop(lease_seq, None)
         if payload_bytes is None:
             return None
@@ -255,17 +258,10 @@ class Demand:
         """These are on their way to the worker."""
         now = time.monotonic()
         for leased in leases:
-            self.unsent_bytes -= self.unsent.pop(leased.lease_seq)
+            size = self.unsent.pop(leased.lease_seq)
+            self.unsent_bytes -= size
             if leased.lease_seq in self.held:
-                self.sent_at[leased.lease_seq] = now
-
-    def seconds_since_sent(self, lease_seq: int, moment: float) -> float | None:
-        """How long before a moment of the monotonic clock a lease was sent; 0 or less if it was
-        not sent by then, None if this call did not send it."""
-        if lease_seq in self.unsent:
-            return 0.0
-        sent_at = self.sent_at.get(lease_seq)
-        return None if sent_at is None else moment - sent_at
+                self.arrivals.sent(leased.lease_seq, size, now)
 
     def take_cancelled(self) -> set[str]:
         """The tokens to report as cancelled now: not those that the worker has yet to receive."""
@@ -287,6 +283,7 @@ class Demand:
         """Stop counting a lease that ended without its worker, and tell it, unless it was never
         sent: then it does not know of it."""
         was_withdrawn = self._withdraw(lease_seq)
+        self.arrivals.forget(lease_seq)
         token = self.drop(lease_seq)
         if token is not None and not was_withdrawn:
             self.lost.add(token)

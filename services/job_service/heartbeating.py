@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from uuid import UUID
 
 from asyncpg import Record
 
+from job_service.arriving import transit_seconds
 from job_service.demanding import Demand
 from job_service.dispatching import Dispatcher
 from job_service.queries import (
@@ -22,7 +23,12 @@ from job_service.queries import (
     report_progress,
 )
 from job_service.reconciling import Reading, apply, follow, reading
-from job_service.reviewing import HeldLease, Review, age_of, review
+from job_service.reviewing import (
+    MAX_UNSENT_TIME,
+    HeldLease,
+    Review,
+    review,
+)
 from job_service.waking import Waker
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.batching import Batcher
@@ -215,20 +221,33 @@ async def _judge(
 def _held_leases(
     rows: Sequence[Record], beat: Beat, session: Record, demand: Demand | None
 ) -> dict[int, HeldLease]:
-    """What the session holds, each as old as it was when the heartbeat came."""
-    since = timedelta(seconds=time.monotonic() - beat.received_at)
+    """What the session holds, each as old as it was for the worker when the heartbeat came."""
+    listed = {*session["listed"], *(token.lease_seq for _, token, _ in beat.held)}
+    arrived_at = {} if demand is None else _arrivals(demand, listed, beat.received_at)
+    # What another call has sent, or is to send, is known here by its row alone.
+    unlisted_bytes = sum(row["payload_bytes"] for row in rows if row["lease_seq"] not in listed)
+    allowed = timedelta(seconds=transit_seconds(unlisted_bytes))
     streams_here = demand is not None and demand.call_id == session["call_id"]
+    if session["has_stream"] and not streams_here:
+        allowed += MAX_UNSENT_TIME
+    waited = timedelta(seconds=time.monotonic() - beat.received_at)
     found = {}
     for row in rows:
         lease_seq = row["lease_seq"]
-        sent = None if demand is None else demand.seconds_since_sent(lease_seq, beat.received_at)
-        age = age_of(
-            row["age"] - since,
-            None if sent is None else timedelta(seconds=sent),
-            streams_elsewhere=session["has_stream"] and not streams_here,
-        )
+        age = row["age"] - waited
+        if lease_seq in arrived_at and lease_seq not in listed:
+            age = min(age, timedelta(seconds=beat.received_at - arrived_at[lease_seq]))
+        elif lease_seq not in listed:
+            age -= allowed
         found[lease_seq] = HeldLease(row["id"], lease_seq, row["cancel_requested"], age)
     return found
+
+
+def _arrivals(demand: Demand, listed: Set[int], moment: float) -> dict[int, float]:
+    """When the leases that the call sent, or has to send, have arrived at the latest."""
+    for lease_seq in listed & demand.held.keys():
+        demand.arrivals.confirm(lease_seq, moment)
+    return demand.arrivals.moments() | dict.fromkeys(demand.unsent, moment)
 
 
 async def _renew(

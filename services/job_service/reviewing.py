@@ -20,7 +20,7 @@ class HeldLease:
     lease_seq: int
     cancel_requested: bool
     age: timedelta
-    """How long before the heartbeat it was sent, at least."""
+    """How long before the heartbeat its worker had it, if it was not lost on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +40,6 @@ class Review:
 def delivery_time(lease_duration: timedelta) -> timedelta:
     """How old a lease must be before a heartbeat must list it: 10 s, or a third of the lease."""
     return min(MAX_DELIVERY_TIME, lease_duration / 3)
-
-
-def age_of(
-    since_claimed: timedelta, since_sent: timedelta | None, *, streams_elsewhere: bool
-) -> timedelta:
-    """How long a worker has surely had the chance to know of a lease.
-
-    Args:
-        since_claimed: By its row.
-        since_sent: If this replica sent it; zero or less if it has not yet.
-        streams_elsewhere: Whether another replica serves the session's stream: what that has sent
-            by now nobody here knows.
-    """
-    if since_sent is not None:
-        return min(since_claimed, since_sent)
-    return since_claimed - MAX_UNSENT_TIME if streams_elsewhere else since_claimed
 
 
 def review(

@@ -17,6 +17,7 @@ from tests.support.snapshots import unchanged
 from tests.support.waiting import until_blocked
 
 from job_service import heartbeating
+from job_service.arriving import SLOWEST_BYTES_PER_SECOND, Arrivals
 from job_service.demanding import Demand
 from job_service.heartbeating import Beat
 from job_service.queries import (
@@ -76,10 +77,15 @@ async def worker(use: JobUseCases, count: int, *, project_id: UUID = DEFAULT_PRO
 
 
 async def ripen(database: Database, *workers: Worker) -> None:
-    """Let every lease be old enough for a heartbeat to have to list it; the workers' calls sent
-    theirs as long ago."""
+    """Let every lease be old enough for a heartbeat to have to list it; what the workers' calls
+    have sent arrived as long ago."""
     for each in workers:
-        each.call.sent_at = {seq: moment - 11 for seq, moment in each.call.sent_at.items()}
+        arrivals = each.call.arrivals
+        arrivals._last_known -= 11
+        for lease_seq, (moment, size) in arrivals._under_way.items():
+            arrivals._under_way[lease_seq] = (moment - 11, size)
+        for lease_seq in arrivals._arrived:
+            arrivals._arrived[lease_seq] -= 11
     await database.hot.execute(
         "UPDATE taskforge.jobs SET started_at = started_at - interval '11 s' WHERE status = 3"
     )
@@ -126,10 +132,11 @@ async def test_a_lease_never_listed_and_left_out_twice_goes_back_without_using_a
     replica: JobUseCases, database: Database
 ) -> None:
     own = await worker(replica, 2)
-    await ripen(database, own)
     await own.beat(1, own.tokens[0])
-    assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING] * 2
+    await ripen(database, own)
     await own.beat(2, own.tokens[0])
+    assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING] * 2
+    await own.beat(3, own.tokens[0])
     assert await statuses(database.hot, own.jobs) == [JobStatus.PROCESSING, JobStatus.PENDING]
     row = await database.hot.fetchrow(
         "SELECT attempt_count, undelivered_count, attempts FROM taskforge.jobs WHERE id = $1",
@@ -139,7 +146,7 @@ async def test_a_lease_never_listed_and_left_out_twice_goes_back_without_using_a
     assert tuple(row) == (0, 1, "[]")
     # Its slot is free again.
     assert own.call.credit == 1
-    assert await own.beat(3, *own.tokens) == [HELD, LOST]
+    assert await own.beat(4, *own.tokens) == [HELD, LOST]
     assert await miscounts(database.hot) == []
 
 
@@ -182,12 +189,30 @@ async def test_a_lease_that_this_replica_has_still_to_send_is_not_missed(
     call.sent(writing)
     replica.deliver(call)
     for sequence in (4, 5):
-        await own.beat(sequence)
+        await own.beat(sequence, own.tokens[1])
     assert await statuses(database.hot, jobs) == [JobStatus.PROCESSING] * 2
     await ripen(database, own)
     for sequence in (6, 7):
         await own.beat(sequence, own.tokens[1])
     assert await statuses(database.hot, jobs) == [JobStatus.PENDING, JobStatus.PROCESSING]
+
+
+async def test_a_lease_that_may_still_be_in_the_buffers_of_a_slow_link_is_not_missed(
+    replica: JobUseCases, database: Database
+) -> None:
+    """Behind megabytes that its worker has not listed either."""
+    own = await worker(replica, 3)
+    arrivals = own.call.arrivals = Arrivals()
+    now = time.monotonic()
+    for lease_seq in own.call.held:
+        # Each takes ten seconds at the slowest.
+        arrivals.sent(lease_seq, 10 * SLOWEST_BYTES_PER_SECOND, now - 22)
+    await ripen(database)
+    await ripen(database)
+    for sequence in (1, 2):
+        await own.beat(sequence)
+    expected = [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.PROCESSING]
+    assert await statuses(database.hot, own.jobs) == expected
 
 
 async def test_a_lease_that_another_replica_may_have_still_to_send_is_missed_later(
@@ -261,8 +286,9 @@ async def test_progress_and_omissions_lock_jobs_in_one_order(
 ) -> None:
     """Ascending, so that no batch of settles can meet it halfway."""
     own = await worker(replica, 3)
-    await ripen(database, own)
     await own.beat(1, own.tokens[1])
+    await ripen(database, own)
+    await own.beat(2, own.tokens[1])
     locked: list[str] = []
 
     async def observed(
@@ -273,7 +299,7 @@ async def test_progress_and_omissions_lock_jobs_in_one_order(
 
     monkeypatch.setattr(heartbeating, "lock_leases", observed)
     report = pb.HeldLease(lease_token=own.tokens[1], progress="1")
-    await replica.beat(own.call, 2, [report])
+    await replica.beat(own.call, 3, [report])
     assert locked == [str(job_id) for job_id in own.jobs]
     expected = [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.PENDING]
     assert await statuses(database.hot, own.jobs) == expected

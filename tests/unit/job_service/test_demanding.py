@@ -189,25 +189,34 @@ def test_a_lease_that_is_lost_while_it_is_being_written_is_told() -> None:
     assert call.lost == {"token 1"}
     assert call.unsent.keys() == {1}
     call.sent(writing)
-    assert (call.unsent, call.unsent_bytes, call.sent_at) == ({}, 0, {})
+    assert (call.unsent, call.unsent_bytes, call.arrivals.moments()) == ({}, 0, {})
 
 
 def test_a_lease_counts_as_sent_only_when_it_was(clock: Clock) -> None:
     call = demand()
-    leases = waiting(call, 1, 2)
-    clock.now += 60
-    assert call.seconds_since_sent(1, clock.now) == 0
+    first, second = waiting(call, 1, 2)
     call.take(1)
-    assert call.seconds_since_sent(1, clock.now) == 0
-    call.sent(leases[:1])
-    # A heartbeat that came before can know nothing of it.
-    assert call.seconds_since_sent(1, clock.now - 5) == -5
-    clock.now += 7
-    assert call.seconds_since_sent(1, clock.now) == 7
-    # Another call of the session sent it, if anybody did.
-    assert call.seconds_since_sent(3, clock.now) is None
-    call.drop(1)
-    assert call.sent_at == {}
+    clock.now += 60
+    assert call.arrivals.moments() == {}
+    call.sent([first])
+    call.sent(call.take(1))
+    arrivals = call.arrivals.moments()
+    assert clock.now < arrivals[1] < arrivals[2] < clock.now + 1
+    # Whoever has settled the second has got the first.
+    clock.now += 1
+    call.drop(2)
+    assert call.arrivals.moments() == {1: clock.now}
+    assert second.size > 0
+
+
+def test_a_lease_that_is_lost_shows_nothing_of_what_was_sent_before_it(clock: Clock) -> None:
+    call = demand()
+    waiting(call, 1, 2)
+    call.sent(call.take(2))
+    before = call.arrivals.moments()
+    clock.now += 1
+    call.report_lost(2)
+    assert call.arrivals.moments() == {1: before[1]}
 
 
 def test_a_cancellation_is_not_told_before_the_lease_it_is_about() -> None:
@@ -374,7 +383,7 @@ class CountingMachine(RuleBasedStateMachine):
         assert {each.lease_seq for each in waiting} <= self.model.keys()
         assert self.call.unsent == {each.lease_seq: each.size for each in [*waiting, *self.writing]}
         assert self.call.unsent_bytes == sum(self.call.unsent.values())
-        assert self.call.sent_at.keys() <= self.model.keys() - self.call.unsent.keys()
+        assert self.call.arrivals.moments().keys() <= self.model.keys() - self.call.unsent.keys()
 
 
 TestCounting: Any = CountingMachine.TestCase

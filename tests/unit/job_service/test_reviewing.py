@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job_service.reviewing import (
-    MAX_UNSENT_TIME,
-    HeldLease,
-    Review,
-    age_of,
-    delivery_time,
-    review,
-)
+from job_service.reviewing import HeldLease, Review, delivery_time, review
 
 LEASE_DURATION = timedelta(seconds=30)
 RIPE = timedelta(seconds=10, milliseconds=1)
@@ -181,26 +174,3 @@ def test_whatever_comes_the_verdicts_are_apart_and_the_memory_is_of_what_stays_h
     assert named & leases.keys() <= found.listed
     assert found.forgotten <= listed
     assert not found.undelivered & listed
-
-
-# -- How old a lease is for its worker -----------------------------------------------------------
-
-OLD = timedelta(minutes=5)
-
-
-@pytest.mark.parametrize("elsewhere", [False, True])
-@pytest.mark.parametrize("since_sent", [timedelta(seconds=-1), timedelta(0), timedelta(seconds=3)])
-def test_a_lease_is_as_old_as_its_sending(since_sent: timedelta, elsewhere: bool) -> None:
-    assert age_of(OLD, since_sent, streams_elsewhere=elsewhere) == since_sent
-
-
-def test_a_lease_is_never_older_than_its_claim() -> None:
-    assert age_of(YOUNG, OLD, streams_elsewhere=False) == YOUNG
-
-
-def test_a_lease_that_nobody_has_still_to_send_is_as_old_as_its_claim() -> None:
-    assert age_of(OLD, None, streams_elsewhere=False) == OLD
-
-
-def test_a_lease_that_another_replica_may_have_still_to_send_is_judged_later() -> None:
-    assert age_of(OLD, None, streams_elsewhere=True) == OLD - MAX_UNSENT_TIME
