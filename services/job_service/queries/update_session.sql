@@ -1,7 +1,7 @@
 -- Changes how many jobs a session may take.
 --
--- Guarantee: a claim that begins after its commit sees it (`lock_sessions` for draining; the credit of
--- an open call is set when its replica hears of it). No row: there is no such session.
+-- Guarantee: a claim that begins after its commit goes by it (`lock_sessions` brings it along). No row:
+-- there is no such session.
 -- Index: sessions_pkey.
 --
 -- $1 project_id, $2 session_id, $3 max_in_flight (NULL: as before), $4 draining (NULL: as before)

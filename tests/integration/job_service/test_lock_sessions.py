@@ -1,4 +1,7 @@
-"""lock_sessions: which sessions a claim may lease jobs to, and since when their clock runs."""
+"""lock_sessions: which sessions a claim may lease jobs to, and since when their clock runs.
+
+And how heartbeats lock the same rows (lock_beating_sessions).
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -230,11 +233,53 @@ async def test_a_draining_session_may_take_nothing_and_starts_no_clock(database:
     assert (await lock_one(database.hot, session_id, call_id))["may_take"]
 
 
+@pytest.mark.parametrize("draining", [False, True])
+@pytest.mark.parametrize("holds", [False, True])
+async def test_a_claim_learns_what_the_session_may_hold_by_now(
+    database: Database, draining: bool, holds: bool
+) -> None:
+    session_id = uuid4()
+    call_id = await opened(database.hot, session_id)
+    if holds:
+        await hold_job(database, session_id)
+        await renew(database.hot, session_id, 1)
+    assert await update_session(database.hot, DEFAULT_PROJECT_ID, session_id, 3, draining)
+    row = await lock_one(database.hot, session_id, call_id)
+    assert (row["max_in_flight"], row["draining"]) == (3, draining)
+    assert row["may_take"] is not draining
+
+
+async def test_a_heartbeat_locks_what_is_free_and_knows_what_is_not(database: Database) -> None:
+    locked, free, unknown = uuid4(), uuid4(), uuid4()
+    for each in (locked, free):
+        await opened(database.hot, each)
+    other = await insert_project(database.hot)
+    await opened(database.hot, unknown, project_id=other)
+    async with database.hot.acquire() as claiming, claiming.transaction():
+        await lock_one(claiming, locked, None)
+        rows = await lock_beating_sessions(
+            database.hot, DEFAULT_PROJECT_ID, [locked, free, unknown]
+        )
+    found = {row["session_id"]: row for row in rows}
+    assert {each: row["is_locked"] for each, row in found.items()} == {locked: False, free: True}
+    assert found[locked]["last_sequence"] is None
+    assert found[free]["last_sequence"] == 0
+
+
+async def test_a_heartbeat_learns_of_the_call_and_what_the_session_may_hold(
+    database: Database,
+) -> None:
+    session_id = uuid4()
+    call_id = await opened(database.hot, session_id)
+    assert await update_session(database.hot, DEFAULT_PROJECT_ID, session_id, 3, True)
+    [row] = await lock_beating_sessions(database.hot, DEFAULT_PROJECT_ID, [session_id])
+    assert (row["call_id"], row["max_in_flight"], row["draining"]) == (call_id, 3, True)
+
+
 async def test_claims_and_heartbeats_of_the_same_sessions_never_deadlock(
     database: Database,
 ) -> None:
-    """Heartbeats lock in the order of the ids, whatever the order in which they name them, and
-    claims wait for nobody."""
+    """Whatever the order in which they name them: neither waits for anybody."""
     sessions = [uuid4() for _ in range(20)]
     calls = [await opened(database.hot, each) for each in sessions]
     pairs = [(each, call) for each, call in zip(sessions, calls, strict=True) if call]

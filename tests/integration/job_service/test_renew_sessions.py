@@ -95,6 +95,7 @@ async def test_a_session_is_to_reconnect_when_its_stream_has_ended_or_its_replic
         await remove_server(database.hot, SERVER)
     [row] = await lock_beating_sessions(database.hot, DEFAULT_PROJECT_ID, [session_id])
     assert row["must_reconnect"] is expected
+    assert row["has_stream"] is (is_stream and not expected)
 
 
 async def test_a_replica_lives_as_long_as_it_says_so(database: Database) -> None:
