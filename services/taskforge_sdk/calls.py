@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from taskforge.v1 import admin_service_pb2 as admin
 from taskforge.v1 import job_service_pb2 as jobs
 from taskforge.v1 import queue_service_pb2 as queues
 from taskforge_sdk.errors import TaskForgeError
@@ -26,6 +27,8 @@ class Service(enum.Enum):
 
     QUEUES = "QueueService"
     JOBS = "JobService"
+    ADMIN = "AdminService"
+    """Beside QueueService, on the same address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +151,53 @@ LIST_WORKERS: Final[Rpc[jobs.ListWorkersRequest, jobs.ListWorkersResponse]] = Rp
     Service.JOBS, "ListWorkers", repeatable=True
 )
 
+# A second creation would be refused because of the name that the first took, or make a second key.
+CREATE_ORGANISATION: Final[
+    Rpc[admin.CreateOrganisationRequest, admin.CreateOrganisationResponse]
+] = Rpc(Service.ADMIN, "CreateOrganisation", repeatable=False)
+GET_ORGANISATION: Final[Rpc[admin.GetOrganisationRequest, admin.GetOrganisationResponse]] = Rpc(
+    Service.ADMIN, "GetOrganisation", repeatable=True
+)
+LIST_ORGANISATIONS: Final[Rpc[admin.ListOrganisationsRequest, admin.ListOrganisationsResponse]] = (
+    Rpc(Service.ADMIN, "ListOrganisations", repeatable=True)
+)
+UPDATE_ORGANISATION: Final[
+    Rpc[admin.UpdateOrganisationRequest, admin.UpdateOrganisationResponse]
+] = Rpc(Service.ADMIN, "UpdateOrganisation", repeatable=True)
+CREATE_PROJECT: Final[Rpc[admin.CreateProjectRequest, admin.CreateProjectResponse]] = Rpc(
+    Service.ADMIN, "CreateProject", repeatable=False
+)
+GET_PROJECT: Final[Rpc[admin.GetProjectRequest, admin.GetProjectResponse]] = Rpc(
+    Service.ADMIN, "GetProject", repeatable=True
+)
+LIST_PROJECTS: Final[Rpc[admin.ListProjectsRequest, admin.ListProjectsResponse]] = Rpc(
+    Service.ADMIN, "ListProjects", repeatable=True
+)
+UPDATE_PROJECT: Final[Rpc[admin.UpdateProjectRequest, admin.UpdateProjectResponse]] = Rpc(
+    Service.ADMIN, "UpdateProject", repeatable=True
+)
+CREATE_API_KEY: Final[Rpc[admin.CreateApiKeyRequest, admin.CreateApiKeyResponse]] = Rpc(
+    Service.ADMIN, "CreateApiKey", repeatable=False
+)
+GET_API_KEY: Final[Rpc[admin.GetApiKeyRequest, admin.GetApiKeyResponse]] = Rpc(
+    Service.ADMIN, "GetApiKey", repeatable=True
+)
+LIST_API_KEYS: Final[Rpc[admin.ListApiKeysRequest, admin.ListApiKeysResponse]] = Rpc(
+    Service.ADMIN, "ListApiKeys", repeatable=True
+)
+REVOKE_API_KEY: Final[Rpc[admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse]] = Rpc(
+    Service.ADMIN, "RevokeApiKey", repeatable=True
+)
+LIST_AUDIT_ENTRIES: Final[Rpc[admin.ListAuditEntriesRequest, admin.ListAuditEntriesResponse]] = Rpc(
+    Service.ADMIN, "ListAuditEntries", repeatable=True
+)
+
 ALL: Final[tuple[Rpc[Any, Any], ...]] = (
     CREATE_QUEUE, GET_QUEUE, LIST_QUEUES, UPDATE_QUEUE, DELETE_QUEUE, PAUSE_QUEUE, RESUME_QUEUE,
     GET_QUEUE_STATS, PURGE_QUEUE, REDRIVE_JOBS, CREATE_JOB, BATCH_CREATE_JOBS, GET_JOB, LIST_JOBS,
-    GET_JOB_STATS, CANCEL_JOB, RETRY_JOB, UPDATE_WORKER, LIST_WORKERS,
+    GET_JOB_STATS, CANCEL_JOB, RETRY_JOB, UPDATE_WORKER, LIST_WORKERS, CREATE_ORGANISATION,
+    GET_ORGANISATION, LIST_ORGANISATIONS, UPDATE_ORGANISATION, CREATE_PROJECT, GET_PROJECT,
+    LIST_PROJECTS, UPDATE_PROJECT, CREATE_API_KEY, GET_API_KEY, LIST_API_KEYS, REVOKE_API_KEY,
+    LIST_AUDIT_ENTRIES,
 )  # fmt: skip
 """Every RPC that the clients call."""

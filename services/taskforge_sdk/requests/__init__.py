@@ -3,6 +3,7 @@
     queues.py    QueueService
     jobs.py      what producers and people ask of JobService
     workers.py   what people ask of JobService about its workers
+    admin.py     AdminService
     building.py  what these share
 
 These functions are the methods' signatures and manual; the clients add only the transport. Where a

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskforge.v1 import job_service_pb2, queue_service_pb2
+from taskforge.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2
 from taskforge_sdk import (
     InvalidRequest,
     JobStatus,
@@ -21,6 +21,7 @@ from taskforge_sdk.requests.jobs import MAX_BATCH_BYTES
 
 def test_every_call_of_the_table_is_an_rpc_of_the_contract() -> None:
     services = {
+        "AdminService": admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
         "JobService": job_service_pb2.DESCRIPTOR.services_by_name["JobService"],
         "QueueService": queue_service_pb2.DESCRIPTOR.services_by_name["QueueService"],
     }
