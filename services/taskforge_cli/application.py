@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from taskforge_cli import developing, jobs, queues, serving, workers
+from taskforge_cli.admin import command as admin
 from taskforge_cli.demo.command import demo
 from taskforge_cli.failures import CommandError, ExitCode, one_line
 
@@ -24,6 +25,7 @@ app.command("serve")(serving.serve)
 app.add_typer(queues.app, name="queue")
 app.add_typer(jobs.app, name="job")
 app.add_typer(workers.app, name="worker")
+app.add_typer(admin.app, name="admin")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -41,7 +41,7 @@ def queue_document(queue: Queue) -> dict[str, Any]:
         "priority": queue.priority,
         "is_active": queue.is_active,
         "accepts_jobs": queue.accepts_jobs,
-        "resume_at": _time(queue.resume_at),
+        "resume_at": time_value(queue.resume_at),
         "settings": {
             "max_retries": settings.max_retries,
             "timeout_seconds": _seconds(settings.timeout),
@@ -55,8 +55,8 @@ def queue_document(queue: Queue) -> dict[str, Any]:
             "dead_letter_queue_id": settings.dead_letter_queue_id,
             "delay_by_priority": _delays(settings.delay_by_priority),
         },
-        "created_at": _time(queue.created_at),
-        "updated_at": _time(queue.updated_at),
+        "created_at": time_value(queue.created_at),
+        "updated_at": time_value(queue.updated_at),
     }
 
 
@@ -106,14 +106,14 @@ def job_document(job: Job) -> dict[str, Any]:
         "priority": job.priority,
         "max_attempts": job.max_attempts,
         "attempt_count": job.attempt_count,
-        "scheduled_for": _time(job.scheduled_for),
+        "scheduled_for": time_value(job.scheduled_for),
         "timeout_seconds": _seconds(job.timeout),
-        "timeout_at": _time(job.timeout_at),
-        "created_at": _time(job.created_at),
-        "updated_at": _time(job.updated_at),
-        "started_at": _time(job.started_at),
-        "completed_at": _time(job.completed_at),
-        "cancel_requested_at": _time(job.cancel_requested_at),
+        "timeout_at": time_value(job.timeout_at),
+        "created_at": time_value(job.created_at),
+        "updated_at": time_value(job.updated_at),
+        "started_at": time_value(job.started_at),
+        "completed_at": time_value(job.completed_at),
+        "cancel_requested_at": time_value(job.cancel_requested_at),
         "worker_id": job.worker_id or None,
         "progress": _embedded(job.progress_json),
         "result": _embedded(job.result_json),
@@ -142,9 +142,9 @@ def worker_document(worker: WorkerInfo) -> dict[str, Any]:
         "connected": worker.connected,
         "held_jobs": worker.held_jobs,
         "held_job_ids": list(worker.held_job_ids),
-        "created_at": _time(worker.created_at),
-        "last_heartbeat_at": _time(worker.last_heartbeat_at),
-        "expires_at": _time(worker.expires_at),
+        "created_at": time_value(worker.created_at),
+        "last_heartbeat_at": time_value(worker.last_heartbeat_at),
+        "expires_at": time_value(worker.expires_at),
     }
 
 
@@ -171,7 +171,7 @@ def _origin(origin: JobOrigin | None) -> dict[str, Any] | None:
     return {
         "job_id": origin.job_id,
         "queue_id": origin.queue_id,
-        "failed_at": _time(origin.failed_at),
+        "failed_at": time_value(origin.failed_at),
     }
 
 
@@ -179,8 +179,8 @@ def _attempt(attempt: FailedAttempt) -> dict[str, Any]:
     return {
         "number": attempt.number,
         "worker_id": attempt.worker_id or None,
-        "started_at": _time(attempt.started_at),
-        "ended_at": _time(attempt.ended_at),
+        "started_at": time_value(attempt.started_at),
+        "ended_at": time_value(attempt.ended_at),
         "outcome": attempt.outcome.name,
         "message": attempt.message,
         "detail": _embedded(attempt.detail_json),
@@ -202,7 +202,8 @@ def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
 
 
-def _time(time: datetime | None) -> str | None:
+def time_value(time: datetime | None) -> str | None:
+    """A time as documents have it: ISO 8601 in UTC; null where it is not set."""
     return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 

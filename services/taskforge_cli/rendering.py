@@ -70,7 +70,7 @@ def print_queues(queues: Sequence[Queue]) -> None:
     if not queues:
         print_line("There is no queue.")
         return
-    table = _table("NAME", "PRIORITY", "STATE", "CREATED", "DESCRIPTION")
+    table = new_table("NAME", "PRIORITY", "STATE", "CREATED", "DESCRIPTION")
     for queue in queues:
         table.add_row(
             Text(queue.name),
@@ -99,13 +99,13 @@ def print_queue(queue: Queue, *, dead_letter_queue: Queue | None = None) -> None
         *_settings_rows(queue.settings),
         ("Dead-letter queue", dead_letters),
     ]
-    _print_pairs(rows)
+    print_pairs(rows)
 
 
 def print_queue_stats(name: str, stats: QueueStats) -> None:
     """A queue's jobs by status."""
     age = stats.oldest_ready_age
-    _print_pairs(
+    print_pairs(
         [
             ("Queue", name),
             ("State", _state(stats.is_active)),
@@ -117,7 +117,7 @@ def print_queue_stats(name: str, stats: QueueStats) -> None:
 
 def print_job_counts(scope: str, counts: JobCounts) -> None:
     """The jobs of a queue or a project by status."""
-    _print_pairs([("Jobs of", scope), *_counts_rows(counts)])
+    print_pairs([("Jobs of", scope), *_counts_rows(counts)])
 
 
 def print_jobs(jobs: Sequence[Job], *, more: bool) -> None:
@@ -125,7 +125,7 @@ def print_jobs(jobs: Sequence[Job], *, more: bool) -> None:
     if not jobs:
         print_line("There is no such job.")
         return
-    table = _table("ID", "TYPE", "STATUS", "PRIORITY", "ATTEMPTS", "CREATED", "WORKER")
+    table = new_table("ID", "TYPE", "STATUS", "PRIORITY", "ATTEMPTS", "CREATED", "WORKER")
     for job in jobs:
         table.add_row(
             job.id,
@@ -166,7 +166,7 @@ def print_job(job: Job) -> None:
         ("Origin", "" if job.origin is None else _origin(job.origin)),
         ("Dead-letter job", job.dead_letter_job_id),
     ]
-    _print_pairs([(name, value) for name, value in rows if value])
+    print_pairs([(name, value) for name, value in rows if value])
     _print_history(job)
 
 
@@ -175,7 +175,7 @@ def print_workers(workers: Sequence[WorkerInfo]) -> None:
     if not workers:
         print_line("There is no worker.")
         return
-    table = _table("SESSION", "WORKER", "STATE", "HELD", "AT MOST", "HEARTBEAT", "LEASES END")
+    table = new_table("SESSION", "WORKER", "STATE", "HELD", "AT MOST", "HEARTBEAT", "LEASES END")
     for worker in workers:
         table.add_row(
             worker.session_id,
@@ -213,7 +213,7 @@ def format_duration(duration: timedelta) -> str:
 
 def _print_history(job: Job) -> None:
     """What became of each attempt, the last one included."""
-    table = _table("ATTEMPT", "STARTED", "TOOK", "WORKER", "OUTCOME", "MESSAGE")
+    table = new_table("ATTEMPT", "STARTED", "TOOK", "WORKER", "OUTCOME", "MESSAGE")
     for attempt in job.attempts:
         table.add_row(
             str(attempt.number),
@@ -291,7 +291,8 @@ def _counts_rows(counts: JobCounts) -> list[tuple[str, str | Text]]:
     ]
 
 
-def _print_pairs(rows: Iterable[tuple[str, str | Text]]) -> None:
+def print_pairs(rows: Iterable[tuple[str, str | Text]]) -> None:
+    """One thing: each of its properties a line."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -300,7 +301,7 @@ def _print_pairs(rows: Iterable[tuple[str, str | Text]]) -> None:
     print_rich(table)
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     """A table whose cells are never cut: ids and names are there to be copied."""
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False)
     for column in columns:

@@ -1,0 +1,78 @@
+"""`taskforge admin organisation …`: making, listing and changing tenants."""
+
+from itertools import islice
+
+import typer
+
+from taskforge_cli import rendering
+from taskforge_cli.admin import documents
+from taskforge_cli.admin.naming import NewName, OrganisationName, organisation_id
+from taskforge_cli.admin.rendering import print_organisations
+from taskforge_cli.connecting import queue_calls
+from taskforge_cli.options import AsJson, Limit, QueueAddress
+from taskforge_sdk import Organisation
+
+app = typer.Typer(help="Make, list and change organisations.")
+
+
+@app.command()
+def create(name: NewName, queue_address: QueueAddress = None, as_json: AsJson = False) -> None:
+    """Make an organisation, which takes an operator's key."""
+    with queue_calls(queue_address) as client:
+        made = client.create_organisation(name)
+    _show(made, as_json, f"Created the organisation {made.name} ({made.id}).")
+
+
+@app.command("list")
+def list_(limit: Limit = 1000, queue_address: QueueAddress = None, as_json: AsJson = False) -> None:
+    """List the organisations that the key may see, by name."""
+    with queue_calls(queue_address) as client:
+        listed = client.list_organisations(page_size=min(limit, 1000))
+        organisations = list(islice(listed, limit))
+    if as_json:
+        shown = [documents.organisation_document(each) for each in organisations]
+        rendering.print_json({"organisations": shown})
+    else:
+        print_organisations(organisations)
+
+
+@app.command()
+def rename(
+    organisation: OrganisationName,
+    name: NewName,
+    queue_address: QueueAddress = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an organisation another name."""
+    with queue_calls(queue_address) as client:
+        changed = client.update_organisation(organisation_id(client, organisation), name=name)
+    _show(changed, as_json, f"Renamed the organisation {organisation} to {changed.name}.")
+
+
+@app.command()
+def enable(
+    organisation: OrganisationName, queue_address: QueueAddress = None, as_json: AsJson = False
+) -> None:
+    """Let a disabled organisation's keys be accepted again."""
+    with queue_calls(queue_address) as client:
+        changed = client.update_organisation(organisation_id(client, organisation), is_enabled=True)
+    _show(changed, as_json, f"Enabled the organisation {changed.name}.")
+
+
+@app.command()
+def disable(
+    organisation: OrganisationName, queue_address: QueueAddress = None, as_json: AsJson = False
+) -> None:
+    """Refuse all keys of an organisation and end its open streams; its jobs stay."""
+    with queue_calls(queue_address) as client:
+        changed = client.update_organisation(
+            organisation_id(client, organisation), is_enabled=False
+        )
+    _show(changed, as_json, f"Disabled the organisation {changed.name}.")
+
+
+def _show(organisation: Organisation, as_json: bool, line: str) -> None:
+    if as_json:
+        rendering.print_json(documents.organisation_document(organisation))
+    else:
+        rendering.print_line(line)
