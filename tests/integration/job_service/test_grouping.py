@@ -306,10 +306,23 @@ async def test_who_can_never_receive_large_jobs_passes_those_for_whom_others_hav
     assert [leased.id for leased in narrow.outbox] == [small]
 
 
-async def test_a_claim_goes_by_what_the_session_may_hold_when_it_begins(
+async def test_a_claim_is_for_no_more_than_the_session_may_hold_when_it_begins(
     replica: JobUseCases, database: Database
 ) -> None:
-    """Also where nobody told this replica; what one may not have is still the best for others."""
+    queue_id = await insert_queue(database.hot, "q")
+    call = demand(max_in_flight=3)
+    await replica.open(call)
+    await change_session(database, call, "max_in_flight = 1")
+    await insert_jobs(database.hot, queue_id, priorities=[0] * 3)
+    await run(replica.group(call))
+    assert len(call.outbox) == 1
+    assert await miscounts(database.hot) == []
+
+
+async def test_what_a_session_may_not_hold_any_more_goes_to_others(
+    replica: JobUseCases, database: Database
+) -> None:
+    """Also where nobody told this replica."""
     queue_id = await insert_queue(database.hot, "q")
     less, more, draining = (demand(max_in_flight=3) for _ in range(3))
     await replica.open(less, more, draining)

@@ -117,13 +117,14 @@ async def test_what_is_lost_is_told_before_the_leases_for_which_it_makes_room(
 ) -> None:
     """So the worker never holds more than it asked for."""
     stream.claim(1)
-    assert await stream.client.until_writing() == ["leases", "token 1"]
+    stream.call.sent(stream.call.take(1))
     stream.call.report_lost(1)
     stream.claim(2)
-    stream.client.take()
     assert await stream.client.until_writing() == ["lost", "token 1"]
+    stream.call.report_lost(2)
+    stream.claim(3)
     stream.client.take()
-    assert await stream.client.until_writing() == ["leases", "token 2"]
+    assert await stream.client.until_writing() == ["leases", "token 3"]
 
 
 async def test_a_lease_that_ends_behind_a_slow_message_is_never_sent(stream: Stream) -> None:
