@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from taskforge_core.callers import current_call
+from taskforge_core.callers import current_call, new_request_id
 from taskforge_core.queries import Executor, Statements
 
 _APPEND = Statements("taskforge_core.queries")["append_audit_entry"]
@@ -37,6 +37,8 @@ async def append_audit_entry(
         actor: Who did it, where that is not the caller of a call.
     """
     call = current_call()
+    # The line of the server's log has it from the call, and so the two can be joined.
+    call.request_id = call.request_id or new_request_id()
     values = (
         organisation_id,
         project_id,

@@ -133,7 +133,7 @@ Global___Project: _TypeAlias = Project  # noqa: Y015
 @_typing.final
 class ProjectQuotas(_message.Message):
     """How much a project may use. A field that is not set is no limit. A call beyond a quota is refused
-    with RESOURCE_EXHAUSTED and the `limit` in its metadata. A change binds every replica within 2 s;
+    with RESOURCE_EXHAUSTED and the `limit` in its metadata. A change binds every replica within 5 s;
     what a project has already, it keeps.
     """
 
