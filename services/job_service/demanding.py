@@ -42,11 +42,12 @@ class Leased:
     """The job."""
     lease_seq: int
     message: job_pb2.Lease
+    size: int = field(init=False, compare=False)
+    """The bytes that it takes in a message."""
 
-    @property
-    def size(self) -> int:
-        """The bytes that it takes in a message."""
-        return self.message.ByteSize() + _FIELD_BYTES
+    def __post_init__(self) -> None:
+        """Measure it once: that takes a while."""
+        object.__setattr__(self, "size", self.message.ByteSize() + _FIELD_BYTES)
 
 
 @dataclass(slots=True)
