@@ -41,12 +41,24 @@ from taskforge_sdk.models import (
 )
 from taskforge_sdk.outcomes import Fatal, JobCancelled, Retry, Snooze
 from taskforge_sdk.retrying import RetryPolicy
+from taskforge_sdk.tenants import (
+    AuditEntry,
+    KeyInfo,
+    NewKey,
+    Organisation,
+    Permission,
+    Project,
+    ProjectQuotas,
+    QuotasChange,
+)
+from taskforge_sdk.tls import Tls
 from taskforge_sdk.worker import Worker
 
 __all__ = [
     "Aborted",
     "AlreadyExists",
     "AttemptOutcome",
+    "AuditEntry",
     "BlockingClient",
     "Client",
     "CreatedJob",
@@ -63,16 +75,23 @@ __all__ = [
     "JobStats",
     "JobStatus",
     "JsonText",
+    "KeyInfo",
     "LeaseLost",
     "NewJob",
+    "NewKey",
     "NotFound",
+    "Organisation",
+    "Permission",
     "PermissionDenied",
     "PreconditionFailed",
     "PriorityDelays",
+    "Project",
+    "ProjectQuotas",
     "PurgeResult",
     "Queue",
     "QueueSettings",
     "QueueStats",
+    "QuotasChange",
     "ResourceExhausted",
     "Retry",
     "RetryPolicy",
@@ -81,6 +100,7 @@ __all__ = [
     "Snooze",
     "StreamReplaced",
     "TaskForgeError",
+    "Tls",
     "Unauthenticated",
     "Unavailable",
     "Worker",

@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from functools import wraps
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self
+from typing import Any, Concatenate, ParamSpec, Self
 
 import grpc
 
 from taskforge_sdk import channels
 from taskforge_sdk.calls import Batch, Call, Item, Listing, Result
 from taskforge_sdk.connecting import Connected
-from taskforge_sdk.errors import TaskForgeError, from_rpc_error
-from taskforge_sdk.requests import jobs, queues, workers
+from taskforge_sdk.credentials import Metadata
+from taskforge_sdk.errors import TaskForgeError, Unauthenticated, Unavailable, from_rpc_error
+from taskforge_sdk.requests import admin, jobs, queues, workers
 
 P = ParamSpec("P")
 
@@ -24,7 +25,7 @@ class BlockingCaller(Connected[grpc.Channel]):
     """Sends calls, and repeats those that may be."""
 
     def _open_channel(self, address: str) -> grpc.Channel:
-        return channels.open_blocking_channel(address, self._credentials)
+        return channels.open_blocking_channel(address, self._security.credentials)
 
     def __enter__(self) -> Self:
         return self
@@ -43,17 +44,36 @@ class BlockingCaller(Connected[grpc.Channel]):
             channel.close()
 
     def send(self, call: Call[Result]) -> Result:
-        """Send a call, repeating it as the retry policy says; raises TaskForgeError."""
-        method = getattr(self._stub(call.rpc.service), call.rpc.name)
+        """Send a call, repeating it as the retry policy says; raises TaskForgeError.
+
+        A call whose key is refused is repeated once, where there is another key.
+        """
         attempts = self._attempts(call)
+        has_renewed = False
         while True:
             try:
-                return call.decode(method(call.request, timeout=attempts.timeout()))
+                metadata = self._credential.metadata()
+                return call.decode(self._send_once(call, attempts.timeout(), metadata))
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
+            except Unavailable as keyless:
+                error = keyless
+            if isinstance(error, Unauthenticated) and not has_renewed:
+                has_renewed = True
+                if self._credential.renew(metadata):
+                    continue
             wait = attempts.wait_after(error)
             logger.debug("%s is repeated in %.3f s: %s", call.rpc.name, wait, error)
             time.sleep(wait)
+
+    def _send_once(self, call: Call[Result], seconds: float, metadata: Metadata) -> Any:
+        line = self._take_line(call.rpc.service)
+        try:
+            method = getattr(line.stub, call.rpc.name)
+            return method(call.request, timeout=seconds, metadata=metadata)
+        finally:
+            for channel in self._give_back(line):
+                channel.close()
 
 
 def unary(
@@ -111,7 +131,7 @@ def batched(
 
 
 class BlockingClient(BlockingCaller):
-    """The blocking client of both services, for programs without an event loop.
+    """The blocking client of the services, for programs without an event loop.
 
     As `Client`, call by call, with iterators in the place of asynchronous ones. It may be shared
     between threads.
@@ -136,3 +156,16 @@ class BlockingClient(BlockingCaller):
     retry_job = unary(jobs.retry_job)
     list_workers = listing(workers.list_workers)
     update_worker = unary(workers.update_worker)
+    create_organisation = unary(admin.create_organisation)
+    get_organisation = unary(admin.get_organisation)
+    list_organisations = listing(admin.list_organisations)
+    update_organisation = unary(admin.update_organisation)
+    create_project = unary(admin.create_project)
+    get_project = unary(admin.get_project)
+    list_projects = listing(admin.list_projects)
+    update_project = unary(admin.update_project)
+    create_api_key = unary(admin.create_api_key)
+    get_api_key = unary(admin.get_api_key)
+    list_api_keys = listing(admin.list_api_keys)
+    revoke_api_key = unary(admin.revoke_api_key)
+    list_audit_entries = listing(admin.list_audit_entries)

@@ -1,6 +1,7 @@
 """How channels to TaskForge are opened."""
 
 import json
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Final
 
@@ -30,19 +31,34 @@ _OPTIONS: Final[tuple[tuple[str, str | int], ...]] = (
 
 def is_dns_name(address: str) -> bool:
     """Whether the address may stand for several servers: a name that DNS resolves."""
-    scheme, separator, rest = address.partition(":")
+    scheme, separator, _ = address.partition(":")
     if scheme == "dns" and separator:
         return True
     if scheme in {"unix", "unix-abstract", "ipv4", "ipv6", "vsock", "xds"} and separator:
         return False
-    host = address if address.count(":") > 1 else scheme
-    if rest and address.startswith("["):
-        host = address.partition("]")[0].removeprefix("[")
-    try:
-        ip_address(host)
-    except ValueError:
+    return not _is_ip_address(_host_of(address))
+
+
+def is_local(address: str) -> bool:
+    """Whether what is sent there stays on this machine: a unix socket, or the loopback."""
+    scheme, separator, rest = address.partition(":")
+    if scheme in {"unix", "unix-abstract"} and separator:
         return True
-    return False
+    if scheme in {"ipv4", "ipv6"} and separator:
+        return all(_is_loopback(_host_of(each)) for each in rest.split(","))
+    # `dns://server/name`, which asks a DNS server of somebody's choice, is never local.
+    name = rest.removeprefix("///") if scheme == "dns" and separator else address
+    return _is_loopback(_host_of(name))
+
+
+def refuse_plaintext_key(addresses: Iterable[str]) -> None:
+    """Raise ValueError if a key would leave this machine readable for everybody on its way."""
+    for address in addresses:
+        if not is_local(address):
+            raise ValueError(
+                f"api_key: it would go to {address} in plaintext; give `tls`, or say"
+                " `allow_plaintext_key=True` where the network itself is trusted"
+            )
 
 
 def options_for(address: str, *, own_connection: bool = False) -> list[tuple[str, str | int]]:
@@ -54,6 +70,9 @@ def options_for(address: str, *, own_connection: bool = False) -> list[tuple[str
     options = list(_OPTIONS)
     if is_dns_name(address):
         options.append(("grpc.service_config", _ROUND_ROBIN))
+    if is_local(address):
+        # A proxy's loopback is another one.
+        options.append(("grpc.enable_http_proxy", 0))
     if own_connection:
         options.append(("grpc.use_local_subchannel_pool", 1))
     return options
@@ -80,3 +99,22 @@ def open_blocking_channel(
     if credentials is None:
         return grpc.insecure_channel(address, options)
     return grpc.secure_channel(address, credentials, options)
+
+
+def _host_of(address: str) -> str:
+    """The host of `host:port`, `[address]:port`, or an address or name alone."""
+    if address.startswith("["):
+        return address.partition("]")[0].removeprefix("[")
+    return address if address.count(":") > 1 else address.partition(":")[0]
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_ip_address(host) and ip_address(host).is_loopback)

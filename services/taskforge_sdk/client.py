@@ -13,8 +13,9 @@ import grpc.aio
 from taskforge_sdk import channels
 from taskforge_sdk.calls import Batch, Call, Item, Listing, Result
 from taskforge_sdk.connecting import Connected
-from taskforge_sdk.errors import TaskForgeError, from_rpc_error
-from taskforge_sdk.requests import jobs, queues, workers
+from taskforge_sdk.credentials import Metadata
+from taskforge_sdk.errors import TaskForgeError, Unauthenticated, Unavailable, from_rpc_error
+from taskforge_sdk.requests import admin, jobs, queues, workers
 
 P = ParamSpec("P")
 
@@ -25,7 +26,7 @@ class Caller(Connected[grpc.aio.Channel]):
     """Sends calls, and repeats those that may be."""
 
     def _open_channel(self, address: str) -> grpc.aio.Channel:
-        return channels.open_channel(address, self._credentials)
+        return channels.open_channel(address, self._security.credentials)
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,17 +45,36 @@ class Caller(Connected[grpc.aio.Channel]):
             await channel.close(None)
 
     async def send(self, call: Call[Result]) -> Result:
-        """Send a call, repeating it as the retry policy says; raises TaskForgeError."""
-        method = getattr(self._stub(call.rpc.service), call.rpc.name)
+        """Send a call, repeating it as the retry policy says; raises TaskForgeError.
+
+        A call whose key is refused is repeated once, where there is another key.
+        """
         attempts = self._attempts(call)
+        has_renewed = False
         while True:
             try:
-                return call.decode(await method(call.request, timeout=attempts.timeout()))
+                metadata = await self._credential.metadata_apart()
+                return call.decode(await self._send_once(call, attempts.timeout(), metadata))
             except grpc.RpcError as rpc_error:
                 error = from_rpc_error(rpc_error)
+            except Unavailable as keyless:
+                error = keyless
+            if isinstance(error, Unauthenticated) and not has_renewed:
+                has_renewed = True
+                if await self._credential.renew_apart(metadata):
+                    continue
             wait = attempts.wait_after(error)
             logger.debug("%s is repeated in %.3f s: %s", call.rpc.name, wait, error)
             await asyncio.sleep(wait)
+
+    async def _send_once(self, call: Call[Result], seconds: float, metadata: Metadata) -> Any:
+        line = self._take_line(call.rpc.service)
+        try:
+            method = getattr(line.stub, call.rpc.name)
+            return await method(call.request, timeout=seconds, metadata=metadata)
+        finally:
+            for channel in self._give_back(line):
+                await channel.close(None)
 
 
 def unary(
@@ -113,12 +133,19 @@ def batched(
 
 
 class Client(Caller):
-    """The asynchronous client of both services.
+    """The asynchronous client of the services.
 
     Its methods take and return the SDK's values and raise TaskForgeError alone. `timeout` is the
     most that a call takes, its repetitions included (default 30 s); only `purge_queue` and
     `redrive_jobs`, which go through many jobs, may take 10 minutes. `project_id` is needed only
-    where there is more than one project. Channels given as arguments are not closed by the client.
+    where there is more than one project.
+
+    `api_key`: an API key or a JWT, or a function that gives the current one; it is asked before the
+    first call, and again when a server refuses what it gave. Without `tls` a key goes to this
+    machine only, unless `allow_plaintext_key` says that the network itself is trusted: else it is a
+    ValueError. `tls`: connect over TLS; default plaintext.
+
+    Channels given as arguments are not closed by the client.
     Use it in one event loop, as `async with Client() as client: …`.
     """
 
@@ -141,3 +168,16 @@ class Client(Caller):
     retry_job = unary(jobs.retry_job)
     list_workers = listing(workers.list_workers)
     update_worker = unary(workers.update_worker)
+    create_organisation = unary(admin.create_organisation)
+    get_organisation = unary(admin.get_organisation)
+    list_organisations = listing(admin.list_organisations)
+    update_organisation = unary(admin.update_organisation)
+    create_project = unary(admin.create_project)
+    get_project = unary(admin.get_project)
+    list_projects = listing(admin.list_projects)
+    update_project = unary(admin.update_project)
+    create_api_key = unary(admin.create_api_key)
+    get_api_key = unary(admin.get_api_key)
+    list_api_keys = listing(admin.list_api_keys)
+    revoke_api_key = unary(admin.revoke_api_key)
+    list_audit_entries = listing(admin.list_audit_entries)

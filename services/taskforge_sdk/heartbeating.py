@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import grpc
-
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_sdk.connection import Connection
-from taskforge_sdk.errors import InvalidRequest, TaskForgeError, from_rpc_error
+from taskforge_sdk.errors import (
+    InvalidRequest,
+    PermissionDenied,
+    TaskForgeError,
+    Unauthenticated,
+)
 from taskforge_sdk.holding import Held, Holdings
 from taskforge_sdk.retrying import RetryPolicy
 
@@ -73,7 +76,7 @@ class Heartbeater:
             self._loop.call_soon_threadsafe(self._progress.set)
 
     async def run(self) -> None:
-        """Send heartbeats until cancelled."""
+        """Send heartbeats until cancelled; raises the error if the credential is refused."""
         last = time.monotonic()
         while True:
             await self._wait_until_due(last)
@@ -97,12 +100,13 @@ class Heartbeater:
             held=[pb.HeldLease(lease_token=held.token, progress=held.progress) for held in listed],
         )
         try:
-            with self._connection.stub() as stub:
-                answer: pb.HeartbeatResponse = await stub.Heartbeat(
-                    request, timeout=max(self._interval, 2.0)
-                )
-        except grpc.RpcError as rpc_error:
-            self._failed(from_rpc_error(rpc_error), carried)
+            answer: pb.HeartbeatResponse = await self._connection.call(
+                "Heartbeat", request, seconds=max(self._interval, 2.0)
+            )
+        except (Unauthenticated, PermissionDenied):
+            raise
+        except TaskForgeError as error:
+            self._failed(error, carried)
             return
         self._failures = 0
         _drop_progress(carried)

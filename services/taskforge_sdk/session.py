@@ -9,14 +9,16 @@ The heartbeat goes on until the last settlement is answered.
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
-
-import grpc
+from typing import Any, Final
 
 from taskforge.v1 import job_service_pb2 as pb
+from taskforge_sdk.channels import refuse_plaintext_key
 from taskforge_sdk.connection import Connection
 from taskforge_sdk.conversion import duration_of
+from taskforge_sdk.credentials import Credential
+from taskforge_sdk.errors import PermissionDenied, Unauthenticated
 from taskforge_sdk.heartbeating import Heartbeater, interval_for
 from taskforge_sdk.holding import Holdings
 from taskforge_sdk.registry import Registry
@@ -24,6 +26,7 @@ from taskforge_sdk.retrying import RetryPolicy
 from taskforge_sdk.running import Runner
 from taskforge_sdk.settling import Settler
 from taskforge_sdk.streaming import Streamer
+from taskforge_sdk.tls import Security, Tls
 
 _LAST_SETTLEMENTS: Final = 5.0
 """Seconds in which the last settlements must be answered when the worker leaves."""
@@ -51,7 +54,14 @@ class WorkerOptions:
     worker_id: str
     project_id: str
     grace: float
-    credentials: grpc.ChannelCredentials | None = None
+    credential: Credential
+    tls: Tls | None = None
+    allow_plaintext_key: bool = False
+
+    def check(self) -> None:
+        """Raise ValueError if the key would go out readable for everybody."""
+        if self.credential.is_given and self.tls is None and not self.allow_plaintext_key:
+            refuse_plaintext_key([self.address])
 
 
 class Session:
@@ -62,7 +72,7 @@ class Session:
         self._options = options
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
-        self._connection = Connection(options.address, options.credentials)
+        self._connection = Connection(options.address, options.credential, Security(options.tls))
         self._holdings = Holdings()
         self._settler = Settler(self._connection, self._holdings, policy)
         self._runner = Runner(
@@ -115,17 +125,17 @@ class Session:
         stopping = asyncio.create_task(self._stopping.wait(), name="taskforge-stop")
         tasks = [streaming, beating, stopping]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await self._leave(self._options.grace)
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._leave(0 if _are_refused(ended) else self._options.grace)
         except asyncio.CancelledError:
             await self._leave(0)
             raise
         finally:
             for task in tasks:
                 task.cancel()
-            ended = await asyncio.gather(streaming, beating, stopping, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
             await self._connection.close()
-        for result in ended:
+        for result in results:
             if isinstance(result, Exception):
                 raise result
 
@@ -162,3 +172,13 @@ class Session:
             idle.cancel()
             hurrying.cancel()
             await asyncio.gather(idle, hurrying, return_exceptions=True)
+
+
+def _are_refused(ended: Iterable[asyncio.Task[Any]]) -> bool:
+    """Whether the credential is refused: nothing that is held can be renewed or settled then."""
+    for task in ended:
+        error = task.exception()
+        if isinstance(error, Unauthenticated | PermissionDenied):
+            logger.error("the worker stops, since its credential is refused: %s", error)
+            return True
+    return False

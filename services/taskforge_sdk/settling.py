@@ -12,18 +12,17 @@ import time
 from collections import deque
 from typing import Final
 
-import grpc
-
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_sdk import outcomes
 from taskforge_sdk.connection import Connection
 from taskforge_sdk.errors import (
     InvalidRequest,
     LeaseLost,
+    PermissionDenied,
     ResourceExhausted,
     TaskForgeError,
+    Unauthenticated,
     Unavailable,
-    from_rpc_error,
     from_status,
 )
 from taskforge_sdk.holding import Held, Holdings
@@ -167,13 +166,9 @@ class Settler:
     async def _call(self, batch: list[_Entry]) -> list[TaskForgeError | None]:
         """One call; what each settlement was answered. Those that are done are forgotten."""
         request = pb.BatchSettleJobsRequest(settlements=[entry.settlement for entry in batch])
-        try:
-            with self._connection.stub() as stub:
-                answer: pb.BatchSettleJobsResponse = await stub.BatchSettleJobs(
-                    request, timeout=_CALL_TIMEOUT
-                )
-        except grpc.RpcError as rpc_error:
-            raise from_rpc_error(rpc_error) from None
+        answer: pb.BatchSettleJobsResponse = await self._connection.call(
+            "BatchSettleJobs", request, seconds=_CALL_TIMEOUT
+        )
         if len(answer.results) != len(batch):
             raise TaskForgeError("the server answered another number of settlements")
         self.last_answer = time.monotonic()
@@ -205,6 +200,8 @@ class Settler:
                 if other is not None:
                     entry.settlement = other
                     return True
+            case Unauthenticated() | PermissionDenied():
+                pass  # the worker is about to stop, see `Heartbeater`
             case _ if entry.refusals < _REFUSALS:
                 entry.refusals += 1
                 return True

@@ -19,6 +19,7 @@ import grpc.aio
 from taskforge.v1 import job_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_sdk.connection import Connection
+from taskforge_sdk.credentials import Metadata
 from taskforge_sdk.errors import (
     InvalidRequest,
     NotFound,
@@ -74,6 +75,7 @@ class _Stream:
         self.over = asyncio.get_running_loop().create_future()
         self.arrival = asyncio.Event()
         self.has_spoken = False
+        self.metadata: Metadata | None = None
         self.call: grpc.aio.UnaryStreamCall[pb.LeaseJobsRequest, pb.LeaseJobsResponse] | None = None
         self.abandoned = False
 
@@ -110,13 +112,19 @@ class Streamer:
     async def run(self) -> None:
         """Keep a stream open until `close`; raises the error that waiting does not cure."""
         failures = 0
+        has_renewed = False
         while not self._closed:
             stream = self._open()
             error = await stream.over
             if self._closed:
                 return
+            if stream.has_spoken:
+                has_renewed = False
             if error is not None and _is_hopeless(error):
-                raise error
+                # A stream also ends when the key it was opened with expires.
+                if has_renewed or not await self._is_renewed(stream, error):
+                    raise error
+                has_renewed = True
             failures = 1 if stream.has_spoken else failures + 1
             wait = self._policy.backoff(failures, random.random())
             logger.log(
@@ -155,6 +163,16 @@ class Streamer:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
 
+    async def _is_renewed(self, stream: _Stream, error: TaskForgeError) -> bool:
+        """Whether a stream was refused for its key, and there is another one."""
+        if stream.metadata is None or not isinstance(error, Unauthenticated):
+            return False
+        try:
+            return await self._connection.credential.renew_apart(stream.metadata)
+        except Unavailable as keyless:
+            logger.warning("the lease stream waits for another key: %s", keyless)
+            return True
+
     def _open(self) -> _Stream:
         self.number += 1
         self._stream = stream = _Stream()
@@ -167,12 +185,15 @@ class Streamer:
         """Read a stream to its end."""
         error: TaskForgeError | None = None
         try:
+            stream.metadata = await self._connection.credential.metadata_apart()
             with self._connection.stub() as stub:
-                stream.call = stub.LeaseJobs(self._request)
+                stream.call = stub.LeaseJobs(self._request, metadata=stream.metadata)
                 await self._read_messages(stream)
             error = Unavailable("the server ended the lease stream")
         except grpc.RpcError as rpc_error:
             error = from_rpc_error(rpc_error)
+        except Unavailable as keyless:
+            error = keyless
         except TimeoutError:
             error = Unavailable(f"the lease stream was silent for {SILENCE:.0f} s")
             if not stream.over.done():

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import grpc
-
 from taskforge_sdk.channels import DEFAULT_JOB_ADDRESS
 from taskforge_sdk.conversion import seconds_of
+from taskforge_sdk.credentials import ApiKey, Credential
 from taskforge_sdk.models import Span
 from taskforge_sdk.registry import Function, Registry
 from taskforge_sdk.session import Session, WorkerOptions
+from taskforge_sdk.tls import Tls
 
 _MAX_CONCURRENCY = 10_000
 _MAX_JOB_TYPES = 100
@@ -41,6 +41,7 @@ class Worker:
     go out three times as often, so that a longer job is no reason for a longer lease.
     `worker_id`: a label for people; default host and process. `grace`: how long a stopped worker
     waits for its running handlers before it gives their jobs back.
+    `api_key`, `tls` and `allow_plaintext_key` are those of `Client`.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Worker:
         worker_id: str | None = None,
         project_id: str = "",
         grace: Span = 30,
-        credentials: grpc.ChannelCredentials | None = None,
+        api_key: ApiKey | None = None,
+        tls: Tls | None = None,
+        allow_plaintext_key: bool = False,
     ) -> None:
         self.session_id = ""
         """UUID of the session; drawn anew by each `run`."""
@@ -66,7 +69,9 @@ class Worker:
             worker_id="",
             project_id=project_id,
             grace=_grace(grace),
-            credentials=credentials,
+            credential=Credential(api_key),
+            tls=tls,
+            allow_plaintext_key=allow_plaintext_key,
         )
         self._registry = Registry()
         self._session: Session | None = None
@@ -107,9 +112,14 @@ class Worker:
         worker_id: str | None = None,
         project_id: str | None = None,
         grace: Span | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        api_key: ApiKey | None = None,
+        tls: Tls | None = None,
+        allow_plaintext_key: bool | None = None,
     ) -> None:
-        """Change how the worker works from its next `run` on; None leaves a setting as it is."""
+        """Change how the worker works from its next `run` on; None leaves a setting as it is.
+
+        Raises ValueError for a value out of its limits, and as `run` does.
+        """
         changes: dict[str, Any] = {
             "address": address,
             "queues": None if queues is None else tuple(queues),
@@ -119,10 +129,14 @@ class Worker:
             ),
             "project_id": project_id,
             "grace": None if grace is None else _grace(grace),
-            "credentials": credentials,
+            "credential": None if api_key is None else Credential(api_key),
+            "tls": tls,
+            "allow_plaintext_key": allow_plaintext_key,
         }
         given = {name: value for name, value in changes.items() if value is not None}
-        self._options = replace(self._options, **given)
+        options = replace(self._options, **given)
+        options.check()
+        self._options = options
         self._worker_id = worker_id or self._worker_id
 
     async def run(self, *, install_signal_handlers: bool = False) -> None:
@@ -130,12 +144,15 @@ class Worker:
 
         With `install_signal_handlers`, SIGTERM and SIGINT call `stop`. A lost server is waited for.
         Raises TaskForgeError for what waiting does not cure, such as a queue that does not exist,
-        after running jobs have ended as they do on `stop`.
+        after running jobs have ended as they do on `stop`; if the credential is refused, at once:
+        nobody could be told how they ended. Raises ValueError for a key that would go out in
+        plaintext, and for files of TLS that cannot be used.
         """
         if self._session is not None:
             raise RuntimeError("the worker runs already")
         if not 1 <= len(self.job_types) <= _MAX_JOB_TYPES:
             raise ValueError(f"a worker needs handlers for 1 to {_MAX_JOB_TYPES} types of jobs")
+        self._options.check()
         loop = asyncio.get_running_loop()
         options = self.options
         self.session_id = str(uuid.uuid4())

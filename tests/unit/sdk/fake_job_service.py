@@ -45,7 +45,14 @@ def status(code: int, reason: str, message: str = "refused") -> status_pb2.Statu
 LEASE_LOST = status(code_pb2.ABORTED, "LEASE_LOST", "the lease is held no longer")
 UNAVAILABLE = status(code_pb2.UNAVAILABLE, "DATABASE_UNAVAILABLE", "the database is away")
 DRAINING = status(code_pb2.UNAVAILABLE, "SERVER_DRAINING", "the server is leaving")
+REVOKED = status(code_pb2.UNAUTHENTICATED, "CREDENTIAL_REVOKED", "the API key was revoked")
 REPLACED = status(code_pb2.ABORTED, "STREAM_REPLACED", "a newer stream took its place")
+
+
+def key_of(context: Context) -> str:
+    """The API key that a call was sent with; empty where there is none."""
+    sent = dict(context.invocation_metadata() or ())
+    return str(sent.get("authorization", "")).removeprefix("Bearer ")
 
 
 async def abort(context: Context, error: status_pb2.Status) -> None:
@@ -148,7 +155,8 @@ class FakeJobService(JobServiceServicer):
     `on_settle`: the answers to the next settle calls, each a function of the request; when there is
     none left, every settlement is done. `settling_allowed`: while it is cleared, settle calls wait.
     `verdicts`: what heartbeats say of a token; default HELD. `heartbeat_errors`: how the next
-    heartbeats fail. `tcp_address`: where it serves as well, each connection with a peer of its own.
+    heartbeats fail. `revoked_keys`: whose calls are refused; `keys`: by RPC, the key of the last
+    call. `tcp_address`: where it serves as well, each connection with a peer of its own.
     """
 
     def __init__(self) -> None:
@@ -165,10 +173,18 @@ class FakeJobService(JobServiceServicer):
         self.verdicts: dict[str, pb.LeaseVerdict.Verdict.ValueType] = {}
         self.heartbeat_errors: list[status_pb2.Status] = []
         self.says_reconnect = False
+        self.revoked_keys: set[str] = set()
+        self.keys: dict[str, str] = {}
+
+    async def _authenticate(self, rpc: str, context: Context) -> None:
+        self.keys[rpc] = key_of(context)
+        if self.keys[rpc] in self.revoked_keys:
+            await abort(context, REVOKED)
 
     async def LeaseJobs(
         self, request: pb.LeaseJobsRequest, context: Context
     ) -> AsyncIterator[pb.LeaseJobsResponse]:
+        await self._authenticate("LeaseJobs", context)
         stream = FakeStream(request, context.peer())
         self.streams.put_nowait(stream)
         async for message in stream.serve(context):
@@ -177,6 +193,7 @@ class FakeJobService(JobServiceServicer):
     async def Heartbeat(
         self, request: pb.HeartbeatRequest, context: Context
     ) -> pb.HeartbeatResponse:
+        await self._authenticate("Heartbeat", context)
         self.heartbeats.put_nowait(request)
         if self.heartbeat_errors:
             await abort(context, self.heartbeat_errors.pop(0))
@@ -197,6 +214,7 @@ class FakeJobService(JobServiceServicer):
         self.settles_in_flight += 1
         self.most_settles_in_flight = max(self.most_settles_in_flight, self.settles_in_flight)
         try:
+            await self._authenticate("BatchSettleJobs", context)
             self.settle_calls.put_nowait(request)
             await self.settling_allowed.wait()
             decide = self.on_settle.pop(0) if self.on_settle else succeed
