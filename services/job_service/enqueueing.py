@@ -20,6 +20,7 @@ from taskforge_core.errors import (
     InvalidArgument,
     PreconditionViolation,
     TaskForgeError,
+    invalid_field,
     to_status,
 )
 from taskforge_core.projects import Projects
@@ -80,7 +81,9 @@ class Enqueuer:
         self._routes = routes
         self._browser = browser
         self._waker = waker
-        self.batcher: Batcher[Draft, Created | Repeated] = Batcher(self._insert_batch)
+        self.batcher: Batcher[Draft, Created | Repeated] = Batcher(
+            self._insert_batch, weigh=lambda draft: draft.payload_bytes
+        )
 
     async def create(self, request: pb.CreateJobRequest) -> job_pb2.Job:
         """Create one job, in a batch with those of other calls.
@@ -112,6 +115,7 @@ class Enqueuer:
             TaskForgeError: As the contract says of BatchCreateJobs.
         """
         project_id = await self._projects.resolve(request.project_id)
+        _check_request_ids(request)
         sent = content_hash(request) if request.request_id else b""
         if request.request_id:
             answer = await self._answer_again(project_id, request, sent)
@@ -319,6 +323,16 @@ def _job_id(outcome: Outcome) -> UUID | None:
             return job_id
         case _:
             return None
+
+
+def _check_request_ids(request: pb.BatchCreateJobsRequest) -> None:
+    """No item may bear the call's own id, which would then name two things."""
+    if request.request_id:
+        for index, spec in enumerate(request.jobs):
+            if spec.request_id == request.request_id:
+                raise invalid_field(
+                    f"jobs[{index}].request_id", "must differ from the call's request_id"
+                )
 
 
 def _response(outcomes: Iterable[Outcome]) -> pb.BatchCreateJobsResponse:

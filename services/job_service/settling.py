@@ -45,7 +45,7 @@ class Settler:
         self._database = database
         self._projects = projects
         self._waker = waker
-        self.batcher: Batcher[Settle, JobStatus] = Batcher(self._settle_batch)
+        self.batcher: Batcher[Settle, JobStatus] = Batcher(self._settle_batch, weigh=_size)
 
     async def settle(self, settlement: pb.Settlement) -> job_pb2.JobStatus.ValueType:
         """Settle one lease, in a batch with those of other calls.
@@ -139,6 +139,17 @@ class Settler:
 def lease_lost(token: LeaseToken) -> Aborted:
     """The error for a token whose lease is no longer held."""
     return Aborted("LEASE_LOST", "the lease is no longer held", metadata={"job": token.job_id})
+
+
+def _size(item: Settle) -> int:
+    """How many bytes of documents an item brings."""
+    match item.ending:
+        case Succeeded(result):
+            return len(result or "")
+        case Failed(message=message, detail=detail):
+            return len(message) + len(detail)
+        case _:
+            return 0
 
 
 @lru_cache(maxsize=4096)

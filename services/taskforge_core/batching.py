@@ -1,9 +1,10 @@
 """Lets calls that arrive while a transaction is in flight ride together in the next one."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from taskforge_core.database_errors import (
     is_data_error,
     translate_database_error,
 )
-from taskforge_core.errors import TaskForgeError
+from taskforge_core.errors import TaskForgeError, Unavailable
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -24,10 +25,23 @@ Run = Callable[[UUID, list[Item]], Awaitable[Sequence[Answer | TaskForgeError]]]
 MAX_IN_FLIGHT = 2
 """While one batch waits for its commit the next can be prepared; more only make them smaller."""
 
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""A larger batch holds up the small ones behind it for longer than sharing a commit saves."""
+
+MAX_WAITING_BYTES = 128 * 1024 * 1024
+"""What one project's calls may have waiting: seconds of work. Without a bound memory would grow for
+as long as a database is slow."""
+
+_RETRY_WHEN_BUSY = timedelta(seconds=1)
+_BYTES_AN_ITEM = 500
+"""What an item takes beside its own bytes, roughly."""
+
 
 @dataclass(slots=True)
 class _Call(Generic[Item, Answer]):
     items: Sequence[Item]
+    size: int
+    """In bytes."""
     answers: "asyncio.Future[Sequence[Answer | TaskForgeError]]"
 
 
@@ -39,13 +53,28 @@ class Batcher(Generic[Item, Answer]):
     Projects take turns, so that one with many calls cannot hold up the others.
 
     A batch that fails on its data, on a deadlock or on a lock timeout is halved and run again, down
-    to the single item: one bad item never fails its neighbours.
+    to the single item: one bad item never fails its neighbours. What waits is bounded, and a call
+    whose caller has left before its batch began is not run.
     """
 
-    def __init__(self, run: "Run[Item, Answer]", *, max_items: int = 1000) -> None:
-        """`run` gets at most `max_items` items, or one call's items where those are more."""
+    def __init__(
+        self,
+        run: "Run[Item, Answer]",
+        *,
+        max_items: int = 1000,
+        weigh: Callable[[Item], int] = lambda _: 0,
+    ) -> None:
+        """Describe the batches.
+
+        Args:
+            run: Does the work of one.
+            max_items: What a batch holds at most, or one call's items where those are more.
+            weigh: An item's size in bytes: a batch has at most 16 MiB, or one call's items.
+        """
         self._run = run
         self._max_items = max_items
+        self._weigh = weigh
+        self._waiting_bytes: Counter[UUID] = Counter()
         self._waiting: dict[UUID, deque[_Call[Item, Answer]]] = {}
         self._turns: deque[UUID] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -55,15 +84,28 @@ class Batcher(Generic[Item, Answer]):
     ) -> Sequence[Answer | TaskForgeError]:
         """Run the items in some batch; an item's answer may be the error that it alone met.
 
-        The work is done even when the caller stops waiting for it.
+        A batch that has begun is finished even when the caller stops waiting for it.
+
+        Raises:
+            Unavailable: Too much of the project's waits already (`DATABASE_UNAVAILABLE`).
         """
+        size = sum(map(self._weigh, items)) + len(items) * _BYTES_AN_ITEM
+        if self._waiting_bytes[project_id] and (
+            self._waiting_bytes[project_id] + size > MAX_WAITING_BYTES
+        ):
+            raise Unavailable(
+                "DATABASE_UNAVAILABLE",
+                "too many calls of the project wait for the database",
+                retry_after=_RETRY_WHEN_BUSY,
+            )
         answers: asyncio.Future[Sequence[Answer | TaskForgeError]]
         answers = asyncio.get_running_loop().create_future()
         calls = self._waiting.get(project_id)
         if calls is None:
             calls = self._waiting[project_id] = deque()
             self._turns.append(project_id)
-        calls.append(_Call(items, answers))
+        calls.append(_Call(items, size, answers))
+        self._waiting_bytes[project_id] += size
         self._start_batches()
         return await answers
 
@@ -86,20 +128,35 @@ class Batcher(Generic[Item, Answer]):
     def _start_batches(self) -> None:
         while self._turns and len(self._in_flight) < MAX_IN_FLIGHT:
             project_id = self._turns.popleft()
-            calls = self._waiting[project_id]
-            batch = [calls.popleft()]
-            size = len(batch[0].items)
-            while calls and size + len(calls[0].items) <= self._max_items:
-                call = calls.popleft()
-                size += len(call.items)
-                batch.append(call)
-            if calls:
-                self._turns.append(project_id)
-            else:
-                del self._waiting[project_id]
+            batch = self._next_batch(project_id)
+            if not batch:
+                continue
             task = asyncio.create_task(self._answer(project_id, batch), name="batch")
             self._in_flight.add(task)
             task.add_done_callback(self._finished)
+
+    def _next_batch(self, project_id: UUID) -> "list[_Call[Item, Answer]]":
+        """The project's calls that wait longest and fit together; its turn is over."""
+        calls = self._waiting[project_id]
+        batch: list[_Call[Item, Answer]] = []
+        items = size = 0
+        while calls:
+            call = calls[0]
+            if call.answers.done():
+                # Its caller has left before anything was begun.
+                self._waiting_bytes[project_id] -= calls.popleft().size
+                continue
+            items, size = items + len(call.items), size + call.size
+            if batch and (items > self._max_items or size > MAX_BATCH_BYTES):
+                break
+            self._waiting_bytes[project_id] -= call.size
+            batch.append(calls.popleft())
+        if calls:
+            self._turns.append(project_id)
+        else:
+            del self._waiting[project_id]
+            del self._waiting_bytes[project_id]
+        return batch
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._in_flight.discard(task)

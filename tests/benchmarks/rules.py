@@ -179,7 +179,7 @@ async def route(server: EmbeddedPostgres, *, cached: bool) -> float:
 
 
 async def promote(server: EmbeddedPostgres) -> float:
-    """Milliseconds from the time at which 100,000 jobs are due until all are ready, poll included."""
+    """Milliseconds from the time of 100,000 jobs until all are ready, the poll included."""
     async with fresh_database(server) as database:
         pool = database.hot
         queue_id = await insert_queue(pool, "q")

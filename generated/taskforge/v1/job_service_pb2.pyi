@@ -107,7 +107,7 @@ class BatchCreateJobsRequest(_message.Message):
     """UUID of the project. Default: the project `default`."""
     request_id: _builtins.str
     """Makes the whole call repeatable, as JobSpec's `request_id` does for one job: a repeated call
-    gets the first answer. At most 128 characters.
+    gets the first answer. At most 128 characters; no item may bear the same.
     """
     all_or_nothing: _builtins.bool
     """True: create all jobs or none. Default: create what can be created."""

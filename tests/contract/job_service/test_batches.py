@@ -162,3 +162,15 @@ async def test_a_batch_that_is_too_large_for_a_message_is_refused_before_anythin
             await job_stub.BatchCreateJobs(pb.BatchCreateJobsRequest(jobs=[large] * 17))
     assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
     assert len(await create_all(job_stub, [large] * 15)) == 15
+
+
+async def test_no_item_bears_the_request_id_of_its_call(
+    job_stub: JobStub, database: Database
+) -> None:
+    await insert_queue(database.hot, "emails")
+    request = pb.BatchCreateJobsRequest(request_id="twice", jobs=[spec(), spec(request_id="twice")])
+    async with unchanged(database.hot):
+        refusal = await expect_error(
+            job_stub.BatchCreateJobs(request), StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"
+        )
+    assert list(refusal.field_violations) == ["jobs[1].request_id"]

@@ -186,7 +186,7 @@ async def test_a_batch_of_another_content_is_refused_as_a_whole(
             "REQUEST_ID_REUSED",
         )
         await expect_error(
-            create_all(job_stub, [spec(request_id="single")], request_id="single"),
+            create_all(job_stub, [spec()], request_id="single"),
             StatusCode.ALREADY_EXISTS,
             "REQUEST_ID_REUSED",
         )

@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskforge_core.batching import MAX_IN_FLIGHT, Batcher
+from taskforge_core.batching import (
+    MAX_BATCH_BYTES,
+    MAX_IN_FLIGHT,
+    MAX_WAITING_BYTES,
+    Batcher,
+)
 from taskforge_core.errors import InvalidArgument, NotFound, TaskForgeError, Unavailable
 
 PROJECT, OTHER, THIRD = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -292,7 +297,7 @@ async def test_an_error_in_one_half_that_halving_does_not_cure_fails_the_batch()
         await batcher.submit_all(PROJECT, list("abcd"))
 
 
-async def test_a_cancelled_caller_stops_neither_its_work_nor_its_neighbours() -> None:
+async def test_a_caller_that_left_is_served_only_if_its_batch_had_begun() -> None:
     transactions = Transactions()
     batcher = Batcher(transactions.run)
     [running, _] = await calls(batcher, PROJECT, "a", "b")
@@ -303,10 +308,55 @@ async def test_a_cancelled_caller_stops_neither_its_work_nor_its_neighbours() ->
     assert running.cancelled()
     assert waiting.cancelled()
     await transactions.started[0].commit()
-    assert transactions.items == [["a"], ["b"], ["c", "d"]]
+    assert transactions.items == [["a"], ["b"], ["d"]]
     await transactions.started[2].commit()
     assert await neighbour == "D"
     await transactions.started[1].commit()
+
+
+async def test_a_project_all_of_whose_callers_left_costs_no_batch() -> None:
+    transactions = Transactions()
+    batcher = Batcher(transactions.run)
+    await calls(batcher, PROJECT, "a", "b")
+    for task in await calls(batcher, OTHER, "c", "d"):
+        task.cancel()
+    await settled()
+    for batch in list(transactions.started):
+        await batch.commit()
+    await batcher.idle()
+    assert transactions.items == [["a"], ["b"]]
+    [later] = await calls(batcher, OTHER, "e")
+    await transactions.started[2].commit()
+    assert await later == "E"
+
+
+async def test_a_batch_is_bounded_by_its_bytes_but_takes_one_call_of_any_size() -> None:
+    transactions = Transactions()
+    sizes = {"x": 2 * MAX_BATCH_BYTES, "y": MAX_BATCH_BYTES // 2, "z": MAX_BATCH_BYTES // 3}
+    batcher = Batcher(transactions.run, weigh=lambda item: sizes.get(item, 0))
+    await calls(batcher, PROJECT, "a", "b")
+    await calls(batcher, PROJECT, "x", "y", "z", "y")
+    for place in range(5):
+        await transactions.started[place].commit()
+    assert transactions.items == [["a"], ["b"], ["x"], ["y", "z"], ["y"]]
+
+
+async def test_what_a_project_has_waiting_is_bounded_and_others_do_not_feel_it() -> None:
+    transactions = Transactions()
+    batcher = Batcher(transactions.run, weigh=lambda _: MAX_WAITING_BYTES // 3)
+    await calls(batcher, PROJECT, "a", "b")
+    waiting = await calls(batcher, PROJECT, "c", "d")
+    with pytest.raises(Unavailable) as refused:
+        await batcher.submit(PROJECT, "e")
+    assert refused.value.retry_after is not None
+    [other] = await calls(batcher, OTHER, "f")
+    for place in range(5):
+        await transactions.started[place].commit()
+    assert await asyncio.gather(*waiting, other) == ["C", "D", "F"]
+    # There is room again.
+    [later] = await calls(batcher, PROJECT, "g")
+    await transactions.started[5].commit()
+    assert await later == "G"
 
 
 async def test_a_cancelled_caller_does_not_hide_an_error_from_its_neighbours() -> None:
