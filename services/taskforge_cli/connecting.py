@@ -6,22 +6,45 @@ from contextlib import contextmanager
 import grpc
 
 from taskforge_cli.configuration import load_settings
-from taskforge_cli.failures import CommandError, ExitCode
-from taskforge_sdk import BlockingClient, RetryPolicy, TaskForgeError, Unavailable
+from taskforge_cli.failures import CommandError, ExitCode, usage_error
+from taskforge_cli.identifying import given_key, local_key, refuse_plaintext_key, tls_of
+from taskforge_core.settings import Settings
+from taskforge_sdk import (
+    BlockingClient,
+    RetryPolicy,
+    TaskForgeError,
+    Unauthenticated,
+    Unavailable,
+)
 
 _TIMEOUT_SECONDS = 15.0
 # A person at a terminal wants to know at once; a script repeats by its own rules.
 _NO_RETRY = RetryPolicy(max_attempts=1)
+_HOW_TO_GIVE_A_KEY = (
+    "set TASKFORGE_API_KEY_FILE to a file that holds an API key, or TASKFORGE_API_KEY to the key"
+)
 
 
-def make_client(queue_address: str, job_address: str) -> BlockingClient:
-    """The client that every command uses; tests put one over a fake channel in its place."""
-    return BlockingClient(
-        queue_address=queue_address,
-        job_address=job_address,
-        timeout=_TIMEOUT_SECONDS,
-        retry=_NO_RETRY,
-    )
+def make_client(settings: Settings, address: str) -> BlockingClient:
+    """The client that every command uses; tests put one over a fake channel in its place.
+
+    `address` is that of the one service that is called.
+    """
+    api_key = given_key(settings) or local_key(settings, address)
+    tls = tls_of(settings)
+    if api_key is not None and tls is None:
+        refuse_plaintext_key(address)
+    try:
+        return BlockingClient(
+            queue_address=address,
+            job_address=address,
+            api_key=api_key,
+            tls=tls,
+            timeout=_TIMEOUT_SECONDS,
+            retry=_NO_RETRY,
+        )
+    except ValueError as error:
+        raise usage_error(str(error)) from None
 
 
 @contextmanager
@@ -30,7 +53,7 @@ def queue_calls(queue_address: str | None) -> Iterator[BlockingClient]:
     settings = load_settings(queue_address=queue_address)
     with (
         _refusals_as_lines("queue", settings.queue_address),
-        make_client(settings.queue_address, settings.job_address) as client,
+        make_client(settings, settings.queue_address) as client,
     ):
         yield client
 
@@ -41,7 +64,7 @@ def job_calls(job_address: str | None) -> Iterator[BlockingClient]:
     settings = load_settings(job_address=job_address)
     with (
         _refusals_as_lines("job", settings.job_address),
-        make_client(settings.queue_address, settings.job_address) as client,
+        make_client(settings, settings.job_address) as client,
     ):
         yield client
 
@@ -69,6 +92,8 @@ def refusal(error: TaskForgeError, service: str, address: str) -> CommandError:
         if violation.description not in error.message
     ]
     words = "; ".join([error.message, *fields] if error.message else fields)
+    if isinstance(error, Unauthenticated):
+        words += f"; {_HOW_TO_GIVE_A_KEY}"
     return CommandError(f"{error.reason or error.code.name}: {words}")
 
 

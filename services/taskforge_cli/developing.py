@@ -99,36 +99,64 @@ def launch_failures_as_lines() -> Iterator[None]:
 
 
 def _welcome(launcher: "Launcher", settings: "Settings") -> str:
-    queue_address, job_address = launcher.queue_address, launcher.job_address
     lines = [
         "",
         "TaskForge is ready.",
-        f"  queue service   {queue_address}",
-        f"  job service     {job_address}",
+        f"  queue service   {launcher.queue_address}",
+        f"  job service     {launcher.job_address}",
         f"  database        {_describe_database(settings)}",
+        f"  API key         {launcher.key_file or 'none is needed: authentication is off'}",
         "",
         "Try it in another terminal:",
     ]
-    variables = {
-        "TASKFORGE_QUEUE_ADDRESS": (queue_address, f"127.0.0.1:{DEFAULT_QUEUE_PORT}"),
-        "TASKFORGE_JOB_ADDRESS": (job_address, f"127.0.0.1:{DEFAULT_JOB_PORT}"),
-    }
-    exports = [f"{name}={now}" for name, (now, default) in variables.items() if now != default]
-    if exports:
+    if exports := _exports(launcher, settings):
         lines.append(f"  export {' '.join(exports)}")
-    request = shlex.quote('{"queue": "emails"}')
     payload = shlex.quote('{"to": "ann@example.org"}')
     command = _own_command()
     lines += [
         f"  {command} queue create emails",
         f"  {command} job create emails send-email --payload {payload}",
         f"  {command} job list",
-        f"  grpcurl -plaintext -d {request} {queue_address} {_STATS_METHOD}",
+        "",
+        "In any other language, or with grpcurl:",
+        *_without_us(launcher, settings),
         "",
         "Ctrl-C stops it; the jobs stay.",
         "",
     ]
     return "\n".join([*lines, ""])
+
+
+def _exports(launcher: "Launcher", settings: "Settings") -> list[str]:
+    """What commands elsewhere cannot know."""
+    variables = {
+        "TASKFORGE_QUEUE_ADDRESS": (launcher.queue_address, f"127.0.0.1:{DEFAULT_QUEUE_PORT}"),
+        "TASKFORGE_JOB_ADDRESS": (launcher.job_address, f"127.0.0.1:{DEFAULT_JOB_PORT}"),
+    }
+    exports = [f"{name}={now}" for name, (now, default) in variables.items() if now != default]
+    found = "data_folder" not in settings.model_fields_set and settings.api_key_file is None
+    if launcher.key_file is not None and not found:
+        exports.append(f"TASKFORGE_API_KEY_FILE={shlex.quote(str(launcher.key_file))}")
+    return exports
+
+
+def _without_us(launcher: "Launcher", settings: "Settings") -> list[str]:
+    """The same from anywhere; the key stands on no command line, where others could read it."""
+    lines = []
+    words = ["grpcurl"]
+    if launcher.tls is None:
+        words.append("-plaintext")
+    else:
+        words += ["-cacert", shlex.quote(str(settings.tls_authorities))]
+        if settings.tls_client_certificate is not None:
+            words += ["-cert", shlex.quote(str(settings.tls_client_certificate))]
+            words += ["-key", shlex.quote(str(settings.tls_client_key))]
+    if launcher.key_file is not None:
+        lines.append(f"  export TASKFORGE_API_KEY=$(cat {shlex.quote(str(launcher.key_file))})")
+        words += ["-expand-headers", "-H", "'authorization: Bearer ${TASKFORGE_API_KEY}'"]
+    request = shlex.quote('{"queue": "emails"}')
+    words += ["-d", request, launcher.queue_address, _STATS_METHOD]
+    return [*lines, f"  {' '.join(words)}"]
 
 
 def _own_command() -> str:

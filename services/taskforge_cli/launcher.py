@@ -5,7 +5,6 @@ they show is what users run. Nothing outlives the launcher, not even when it get
 """
 
 import asyncio
-import os
 import signal
 import threading
 import time
@@ -18,20 +17,23 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2
 
+from taskforge_cli.identifying import tls_of
+from taskforge_cli.kept_postgres import KeptPostgres
 from taskforge_cli.ports import ReservedPort
-from taskforge_cli.processes import ChildProcess, how_it_ended, python_command
-from taskforge_core.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from taskforge_cli.processes import ChildProcess, how_it_ended, python_command, restart_pause
+from taskforge_core.local_key import ensure_local_key
 from taskforge_core.migrating import migrate
 from taskforge_core.settings import Settings
+from taskforge_sdk import Tls
+from taskforge_sdk.channels import open_blocking_channel
+from taskforge_sdk.tls import Security
 
 _READY_TIMEOUT = 60.0
 _HEALTH_CALL_TIMEOUT = 2.0
 _POLL = 0.05
 _KILL_AFTER_GRACE = 5.0
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 10.0
 _STABLE_AFTER = 30.0
-_POSTGRES_CHECK_INTERVAL = 0.5
+_TLS_OF_CLIENTS = ("tls_authorities", "tls_client_certificate", "tls_client_key")
 
 
 class LaunchError(Exception):
@@ -61,6 +63,7 @@ class Launcher:
         queue_port: int = 0,
         job_port: int = 0,
         logs: Path | None = None,
+        key_file: Path | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Describe the system; nothing is touched before `start`.
@@ -71,24 +74,26 @@ class Launcher:
             queue_port: Where queue_service listens on the loopback; 0: on a free port.
             job_port: Where job_service listens on the loopback; 0: on a free port.
             logs: The folder for a log file of each service. Default: they share our stderr.
+            key_file: Where the system's API key is kept. Default: in the data folder.
             report: Called from any thread with a line for people when a process has died.
         """
         self._settings = settings
         self._wanted_ports = (queue_port, job_port)
         self._logs = logs
+        self._key_file = key_file or settings.local_key_file
+        self._api_key: str | None = None
         self._report = report
         self._ports: list[ReservedPort] = []
-        self._postgres: EmbeddedPostgres | None = None
-        self._database_url = settings.database_url or ""
+        self._postgres: KeptPostgres | None = None
         self._children: dict[str, ChildProcess] = {}
         self._services: list[_Service] = []
         self._failures: dict[str, int] = {}
         self._started_at: dict[str, float] = {}
+        self._credentials: grpc.ChannelCredentials | None = None
         self._lock = threading.Lock()
         self._ready = False
         self._interrupted = False
         self._stopping = threading.Event()
-        self._postgres_watch: threading.Thread | None = None
 
     @property
     def queue_address(self) -> str:
@@ -103,7 +108,34 @@ class Launcher:
     @property
     def database_url(self) -> str:
         """The address of the Postgres in use, once started."""
-        return self._database_url
+        return self._postgres.dsn if self._postgres else self._settings.database_url or ""
+
+    @property
+    def api_key(self) -> str | None:
+        """A key for all that the system does, once started; None: it asks for none."""
+        return self._api_key
+
+    @property
+    def key_file(self) -> Path | None:
+        """The file with `api_key`, which its owner alone can read."""
+        return self._key_file if self._api_key is not None else None
+
+    @property
+    def tls(self) -> Tls | None:
+        """How clients connect to the services; None: in plaintext."""
+        return tls_of(self._settings) if self._settings.tls_certificate is not None else None
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """The variables that lead a command to this system; an empty one counts as none."""
+        plaintext = {f"TASKFORGE_{name.upper()}": "" for name in _TLS_OF_CLIENTS}
+        return {
+            "TASKFORGE_QUEUE_ADDRESS": self.queue_address,
+            "TASKFORGE_JOB_ADDRESS": self.job_address,
+            "TASKFORGE_API_KEY": "",
+            "TASKFORGE_API_KEY_FILE": str(self.key_file or ""),
+            **(plaintext if self.tls is None else {}),
+        }
 
     @property
     def pids(self) -> dict[str, int]:
@@ -118,12 +150,14 @@ class Launcher:
         """Start everything; returns when both servers say that they serve.
 
         Raises:
-            LaunchError: A service ended, or did not get ready within a minute.
+            LaunchError: A service ended, or did not get ready within a minute; or the key or the
+                files of TLS cannot be used.
             PortUnavailable: A port is in use.
             EmbeddedPostgresError: Postgres cannot start; its data folder may be in use.
             OSError, asyncpg.PostgresError, SchemaIsNewer: The database cannot be migrated.
         """
         try:
+            self._credentials = self._channel_credentials()
             for port in self._wanted_ports:
                 self._ports.append(ReservedPort(port))
             self._start_database()
@@ -150,8 +184,6 @@ class Launcher:
                 self._report(f"{child.name} does not stop; killing it")
                 child.send(signal.SIGKILL)
                 child.wait(_KILL_AFTER_GRACE)
-        if self._postgres_watch is not None:
-            self._postgres_watch.join()
         if self._postgres is not None:
             self._postgres.stop()
         for port in self._ports:
@@ -182,37 +214,26 @@ class Launcher:
 
     def _start_database(self) -> None:
         if self._settings.database_url is None:
-            self._postgres = EmbeddedPostgres(self._settings.data_folder)
-            self._postgres.start()
-            self._database_url = self._postgres.dsn
-            self._postgres_watch = threading.Thread(
-                target=self._keep_postgres, args=(self._postgres,), daemon=True
+            self._postgres = KeptPostgres(
+                self._settings.data_folder,
+                stopping=self._stopping,
+                report=self._report,
+                on_move=self.kill_services,
             )
-            self._postgres_watch.start()
-            direct_url = self._database_url
+            self._postgres.start()
+            direct_url = self._postgres.dsn
         else:
             direct_url = self._settings.require_listen_url()
-        asyncio.run(migrate(direct_url))
+        asyncio.run(self._prepare(direct_url))
 
-    def _keep_postgres(self, postgres: EmbeddedPostgres) -> None:
-        failures = 0
-        while not self._stopping.wait(_POSTGRES_CHECK_INTERVAL):
-            if postgres.pid is not None and _is_alive(postgres.pid):
-                failures = 0
-                continue
-            self._report("Postgres has died; starting it again")
-            try:
-                postgres.stop()
-                postgres.start()
-            except EmbeddedPostgresError as error:
-                self._report(f"Postgres cannot be started: {error}")
-                self._stopping.wait(restart_pause(failures))
-                failures += 1
-                continue
-            if postgres.dsn != self._database_url:
-                # Below a long path its socket lies in a new place: the services must be told.
-                self._database_url = postgres.dsn
-                self.kill_services()
+    async def _prepare(self, direct_url: str) -> None:
+        await migrate(direct_url)
+        if self._settings.authentication == "off":
+            return
+        try:
+            self._api_key = await ensure_local_key(direct_url, self._key_file)
+        except PermissionError as error:
+            raise LaunchError(f"cannot keep the API key in {self._key_file}: {error}") from error
 
     # -- the services -----------------------------------------------------------------------
 
@@ -244,10 +265,11 @@ class Launcher:
     def _environment(self) -> dict[str, str]:
         listen_url = self._settings.listen_url if self._postgres is None else None
         return {
-            "TASKFORGE_DATABASE_URL": self._database_url,
+            "TASKFORGE_DATABASE_URL": self.database_url,
             "TASKFORGE_LISTEN_URL": listen_url or "",
             "TASKFORGE_QUEUE_ADDRESS": self.queue_address,
             "TASKFORGE_JOB_ADDRESS": self.job_address,
+            "TASKFORGE_AUTHENTICATION": self._settings.authentication,
             "TASKFORGE_REFLECTION": "true",
             # The launcher holds the ports for them.
             "TASKFORGE_REUSE_PORT": "true",
@@ -273,6 +295,17 @@ class Launcher:
                 self._start(service)
             except OSError as error:
                 self._report(f"{service.name} cannot be started again: {error}")
+
+    def _channel_credentials(self) -> grpc.ChannelCredentials | None:
+        if self._settings.tls_certificate is not None and self._settings.tls_authorities is None:
+            raise LaunchError(
+                "TASKFORGE_TLS_CERTIFICATE is set, so TASKFORGE_TLS_AUTHORITIES must name who has"
+                " signed it"
+            )
+        try:
+            return Security(self.tls).credentials
+        except ValueError as error:
+            raise LaunchError(str(error)) from error
 
     # -- readiness --------------------------------------------------------------------------
 
@@ -305,7 +338,7 @@ class Launcher:
         if service.grpc_name is None:
             return True
         request = health_pb2.HealthCheckRequest(service=service.grpc_name)
-        with grpc.insecure_channel(service.address) as channel:
+        with open_blocking_channel(service.address, self._credentials) as channel:
             check = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",
                 request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -316,18 +349,3 @@ class Launcher:
             except grpc.RpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def restart_pause(failures: int) -> float:
-    """Seconds to wait before a process that has died so often in a row is started again."""
-    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10)))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 10.0
+
 
 class ChildProcess:
     """A process that runs until it is stopped, or until this process ends in any way.
@@ -93,6 +96,11 @@ def how_it_ended(exit_code: int) -> str:
         return f"was killed by {signal.Signals(-exit_code).name}"
     except ValueError:
         return f"was killed by signal {-exit_code}"
+
+
+def restart_pause(failures: int) -> float:
+    """Seconds to wait before a process that has died so often in a row is started again."""
+    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures, 10)))
 
 
 def _spawn(

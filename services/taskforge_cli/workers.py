@@ -13,6 +13,7 @@ from taskforge_cli import documents, rendering
 from taskforge_cli.configuration import load_settings
 from taskforge_cli.connecting import job_calls, refusal
 from taskforge_cli.failures import CommandError, usage_error
+from taskforge_cli.identifying import given_key, local_key, tls_of
 from taskforge_cli.options import AsJson, JobAddress, Limit, PageSize, duration_option
 from taskforge_sdk import TaskForgeError, Worker
 
@@ -53,7 +54,8 @@ def run(
     """Run a worker until SIGTERM or Ctrl-C; a second Ctrl-C gives its jobs back at once.
 
     An option that is not given leaves what the module says; the address is that of the settings
-    unless the module names another.
+    unless the module names another. So it is with the key and the files of TLS; a worker without
+    any key shows that of taskforge dev to servers on this machine.
     """
     from taskforge_core.logs import configure_logging
 
@@ -62,9 +64,15 @@ def run(
     configure_logging(settings.log_format, settings.log_level)
     # A default of ours must not win over what the module says.
     is_given = "job_address" in settings.model_fields_set
+    address = settings.job_address if is_given else loaded.options.address
+    api_key = given_key(settings)
+    if api_key is None and not loaded.options.credential.is_given:
+        api_key = local_key(settings, address)
     try:
         loaded.configure(
             address=settings.job_address if is_given else None,
+            api_key=api_key,
+            tls=tls_of(settings),
             queues=queue or None,
             concurrency=concurrency,
             lease_duration=lease_duration,
@@ -76,7 +84,7 @@ def run(
     try:
         loaded.run_forever()
     except TaskForgeError as error:
-        raise refusal(error, "job", settings.job_address) from error
+        raise refusal(error, "job", address) from error
 
 
 @app.command("list")

@@ -3,6 +3,7 @@
 from taskforge_sdk.blocking import BlockingClient
 from taskforge_sdk.client import Client
 from taskforge_sdk.context import JobContext
+from taskforge_sdk.credentials import ApiKey
 from taskforge_sdk.documents import JsonText
 from taskforge_sdk.errors import (
     Aborted,
@@ -57,6 +58,7 @@ from taskforge_sdk.worker import Worker
 __all__ = [
     "Aborted",
     "AlreadyExists",
+    "ApiKey",
     "AttemptOutcome",
     "AuditEntry",
     "BlockingClient",

@@ -59,7 +59,8 @@ class WorkerOptions:
     allow_plaintext_key: bool = False
 
     def check(self) -> None:
-        """Raise ValueError if the key would go out readable for everybody."""
+        """Raise ValueError if the key would go out readable for everybody, or TLS has no files."""
+        Security(self.tls)
         if self.credential.is_given and self.tls is None and not self.allow_plaintext_key:
             refuse_plaintext_key([self.address])
 

@@ -3,12 +3,15 @@
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
+from tests.conftest import run_apart
 from tests.support.dev_system import Command, command_line, environment
 from tests.support.processes import PATIENCE, until_gone
 
 from taskforge_cli.ports import ReservedPort
+from taskforge_core.local_key import ensure_local_key
 from taskforge_sdk import BlockingClient
 
 
@@ -39,15 +42,16 @@ def test_a_database_that_is_not_there_is_out_of_reach() -> None:
 
 @pytest.mark.parametrize("service", ["queue", "job"])
 def test_a_service_runs_alone_and_takes_the_place_of_the_command(
-    service: str, database_url: str
+    service: str, database_url: str, tmp_path: Path
 ) -> None:
+    key = run_apart(ensure_local_key(database_url, tmp_path / "api.key"))
     with Command(
         "serve", service, "--address", "127.0.0.1:0", "--database-url", database_url
     ) as server:
         server.until_says("serving")
         found = re.search(r"address=\S*?(127\.0\.0\.1:\d+)", server.err.text)
         assert found is not None
-        with BlockingClient(queue_address=found[1], job_address=found[1]) as client:
+        with BlockingClient(queue_address=found[1], job_address=found[1], api_key=key) as client:
             if service == "queue":
                 assert client.create_queue("alone").name == "alone"
             else:

@@ -32,9 +32,10 @@ def _until_finished(system: DevSystem, job_id: str) -> Job:
         return client.get_job(job_id)
 
 
-def _pasted(printed: str) -> list[str]:
-    lines = printed.partition("Try it in another terminal:\n")[2].partition("\n\n")[0]
-    return [line.strip() for line in lines.splitlines()]
+def _pasted(printed: str, heading: str) -> list[str]:
+    """The commands below the line that begins so."""
+    lines = printed.partition(f"\n{heading}")[2].partition("\n\n")[0]
+    return [line.strip() for line in lines.splitlines()[1:]]
 
 
 def _shell(*lines: str) -> str:
@@ -54,11 +55,16 @@ def test_the_first_steps_of_a_stranger(open_folder: Path) -> None:
     (open_folder / "tasks.py").write_text(TASKS)
     with DevSystem(open_folder / "data") as dev:
         # What it prints is pasted into another terminal as it stands.
-        export, make_queue, make_job, list_jobs, grpcurl = _pasted(dev.out.text)
+        export, make_queue, make_job, list_jobs = _pasted(dev.out.text, "Try it in another ")
+        export_key, grpcurl = _pasted(dev.out.text, "In any other language, ")
         assert grpcurl == (
-            f'grpcurl -plaintext -d \'{{"queue": "emails"}}\' {dev.addresses["queue"]}'
+            "grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${TASKFORGE_API_KEY}'"
+            f' -d \'{{"queue": "emails"}}\' {dev.addresses["queue"]}'
             " taskforge.v1.QueueService/GetQueueStats"
         )
+        key = dev.key_file.read_text().strip()
+        assert _shell(export_key, 'echo "$TASKFORGE_API_KEY"').strip() == key
+        assert dev.key_file.stat().st_mode & 0o777 == 0o600
         assert _shell(export, make_queue).startswith("Created the queue emails ")
         job_id = _shell(export, make_job).split()[3]
         assert job_id in _shell(export, list_jobs)
@@ -78,6 +84,7 @@ def test_the_first_steps_of_a_stranger(open_folder: Path) -> None:
         assert dev.stop(signal.SIGINT) == 0
         until_gone(children)
         assert "Traceback" not in dev.err.text
+        assert key.rpartition("_")[2] not in dev.out.text + dev.err.text
 
 
 def test_a_killed_dev_leaves_no_process_and_comes_back_with_the_same_jobs(

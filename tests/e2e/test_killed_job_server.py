@@ -33,8 +33,8 @@ def test_a_killed_job_server_loses_no_job_and_makes_none_run_twice(
         queue_id = client.create_queue(queue).id
         job_address = dev.addresses["job"]
         with (
-            workers.start(job_address) as one,
-            workers.start(job_address) as two,
+            workers.start(job_address, dev.key_file) as one,
+            workers.start(job_address, dev.key_file) as two,
             Producers([dev.client] * 4, queue, each=JOBS // 4) as producers,
         ):
             producers.until_acknowledged(JOBS // 4)

@@ -25,13 +25,13 @@ def test_jobs_of_a_killed_worker_run_elsewhere_soon_after_its_lease(
     queue = f"killed-worker-{uuid.uuid4().hex}"
     workers = Workers(tmp_path, queue, lease=f"{LEASE_SECONDS}s", concurrency=HELD)
     job_address = dev.addresses["job"]
-    with dev.client() as client, workers.start(job_address) as victim:
+    with dev.client() as client, workers.start(job_address, dev.key_file) as victim:
         client.create_queue(queue)
         # The first attempt of these takes for ever, so that they are in the victim's hands.
         slow = {"seconds": 0, "first_seconds": 3600}
         held = client.create_jobs(NewJob(queue, "work", {"n": n, **slow}) for n in range(HELD))
         until(lambda: len(workers.starts()) == HELD, "the victim has all it can hold")
-        with workers.start(job_address) as survivor:
+        with workers.start(job_address, dev.key_file) as survivor:
             quick = {"seconds": 0.01}
             client.create_jobs(NewJob(queue, "work", {"n": n, **quick}) for n in range(OTHERS))
             until(lambda: len(workers.starts()) > HELD, "the survivor is at work")

@@ -12,6 +12,7 @@ from tests.support.processes import descendants, until, until_gone
 from taskforge_cli import launcher
 from taskforge_cli.launcher import Launcher, LaunchError
 from taskforge_cli.ports import ReservedPort
+from taskforge_cli.processes import restart_pause
 from taskforge_core.settings import Settings
 
 
@@ -46,7 +47,7 @@ def test_the_ports_are_free_again_when_the_system_has_stopped(
     ("failures", "seconds"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (10_000, 10)]
 )
 def test_the_pause_before_a_restart_grows_to_a_bound(failures: int, seconds: float) -> None:
-    assert launcher.restart_pause(failures) == seconds
+    assert restart_pause(failures) == seconds
 
 
 def test_a_second_signal_does_not_wait_for_a_service_that_hangs(open_folder: Path) -> None:

@@ -35,8 +35,8 @@ def test_a_database_that_crashes_and_comes_back_loses_nothing_and_needs_no_hand(
         make_client = partial(deployment.client, queues, jobs)
         with (
             make_client() as client,
-            workers.start(jobs.address) as one,
-            workers.start(jobs.address) as two,
+            workers.start(jobs.address, deployment.key_file) as one,
+            workers.start(jobs.address, deployment.key_file) as two,
         ):
             queue_id = client.create_queue(queue).id
             with Producers([make_client] * 4, queue, each=JOBS // 4) as producers:

@@ -63,8 +63,8 @@ def test_workers_of_two_replicas_never_run_one_of_5000_jobs_twice(
     with _makers(deployment)[0]() as client:
         queue_id = client.create_queue(queue).id
         with (
-            workers.start(replicas[0].address) as one,
-            workers.start(replicas[1].address) as two,
+            workers.start(replicas[0].address, deployment.key_file) as one,
+            workers.start(replicas[1].address, deployment.key_file) as two,
         ):
             for worker in (one, two):
                 worker.until_says("takes work")
@@ -93,11 +93,11 @@ def test_clients_go_on_through_the_other_replica_when_theirs_is_gone(
     [queues] = deployment.of("queue_service")
     # gRPC stays with the first address that takes the connection.
     both = f"ipv4:{replicas[0].address},{replicas[1].address}"
-    make_client = partial(BlockingClient, queue_address=queues.address, job_address=both)
+    make_client = partial(deployment.client_at, queues.address, both)
     with make_client() as client:
         queue_id = client.create_queue(queue).id
         with (
-            workers.start(both) as worker,
+            workers.start(both, deployment.key_file) as worker,
             Producers([make_client] * 4, queue, each=count // 4) as producers,
         ):
             until(lambda: len(workers.starts()) > count // 10, "jobs run")

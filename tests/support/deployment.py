@@ -19,6 +19,7 @@ from tests.support.processes import PATIENCE, until, until_gone
 from taskforge_cli.ports import ReservedPort
 from taskforge_cli.processes import ChildProcess, python_command
 from taskforge_core.embedded import EmbeddedPostgres
+from taskforge_core.local_key import ensure_local_key
 from taskforge_core.migrating import migrate
 from taskforge_sdk import BlockingClient
 
@@ -125,6 +126,8 @@ class Deployment:
         """`folder` is for Postgres' data (nobody must be able to enter it), `logs` for the logs."""
         self.postgres = EmbeddedPostgres(folder / "postgres")
         self.replicas: dict[str, Replica] = {}
+        self.key_file = logs / "api.key"
+        """The file with a key for everything."""
         self._logs = logs
         self._stack = ExitStack()
 
@@ -153,7 +156,15 @@ class Deployment:
 
     def client(self, queue: Replica, job: Replica) -> BlockingClient:
         """A client of these two."""
-        return BlockingClient(queue_address=queue.address, job_address=job.address)
+        return self.client_at(queue.address, job.address)
+
+    def client_at(self, queue_address: str, job_address: str) -> BlockingClient:
+        """A client of what is at these addresses."""
+        return BlockingClient(
+            queue_address=queue_address,
+            job_address=job_address,
+            api_key=self.key_file.read_text().strip(),
+        )
 
     def crash_postgres(self) -> None:
         """Stop Postgres immediately, as `pg_ctl stop -m immediate` does: it must recover."""
@@ -168,6 +179,7 @@ class Deployment:
             self.postgres.start()
             self._stack.callback(self.postgres.stop)
             run_apart(migrate(self.postgres.dsn))
+            run_apart(ensure_local_key(self.postgres.dsn, self.key_file))
         except BaseException:
             self._stack.close()
             raise

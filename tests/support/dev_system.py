@@ -120,12 +120,22 @@ class DevSystem(Command):
     @property
     def variables(self) -> dict[str, str]:
         """What points other commands to this system."""
-        return {f"TASKFORGE_{name.upper()}_ADDRESS": at for name, at in self.addresses.items()}
+        return {
+            "TASKFORGE_API_KEY_FILE": str(self.key_file),
+            **{f"TASKFORGE_{name.upper()}_ADDRESS": at for name, at in self.addresses.items()},
+        }
+
+    @property
+    def key_file(self) -> Path:
+        """Where it has left its key."""
+        return self.data_folder / "local.key"
 
     def client(self) -> BlockingClient:
         """A client of this system."""
         return BlockingClient(
-            queue_address=self.addresses["queue"], job_address=self.addresses["job"]
+            queue_address=self.addresses["queue"],
+            job_address=self.addresses["job"],
+            api_key=self.key_file.read_text().strip(),
         )
 
     def taskforge(self, *arguments: str) -> subprocess.CompletedProcess[str]:

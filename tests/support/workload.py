@@ -63,9 +63,12 @@ class Workers:
         (folder / "tasks.py").write_text(_TASKS)
         (folder / "starts").touch()
 
-    def start(self, job_address: str) -> Command:
+    def start(self, job_address: str, key_file: Path) -> Command:
         """Start one; to be entered as a context manager."""
-        variables = {"TASKFORGE_JOB_ADDRESS": job_address}
+        variables = {
+            "TASKFORGE_JOB_ADDRESS": job_address,
+            "TASKFORGE_API_KEY_FILE": str(key_file),
+        }
         return Command(*self._arguments, variables=variables, folder=self._folder)
 
     def starts(self) -> list[Start]:

@@ -81,7 +81,9 @@ def demo(
             settings = settings.model_copy(update={"data_folder": folder / "data"})
         logs = folder / "logs"
         logs.mkdir()
-        launcher = Launcher(settings, logs=logs, report=report_line)
+        # The key of another database is not the one that `taskforge dev` uses.
+        key_file = None if own_database else folder / "local.key"
+        launcher = Launcher(settings, logs=logs, key_file=key_file, report=report_line)
         print_line(f"Starting the system, and reading {source} …")
         planning = _in_background(lambda: make_plan(source, limit))
         with launch_failures_as_lines():
@@ -122,7 +124,12 @@ def _run(
     )
     queue_address, job_address = launcher.queue_address, launcher.job_address
     try:
-        with BlockingClient(queue_address=queue_address, job_address=job_address) as client:
+        with BlockingClient(
+            queue_address=queue_address,
+            job_address=job_address,
+            api_key=launcher.api_key,
+            tls=launcher.tls,
+        ) as client:
             run = Run(client, launcher, plan, logs)
             run.make_queues()
             with run.workers(worker_count) as workers:
@@ -133,6 +140,7 @@ def _run(
             jobs = run.finished_jobs()
             if not own_database:
                 run.delete_queues()
+                run.revoke_key()
     except TaskForgeError as error:
         raise refusal(error, "queue or job", f"{queue_address} or {job_address}") from error
     print_table(jobs)

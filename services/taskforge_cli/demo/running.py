@@ -14,6 +14,7 @@ from taskforge_cli.demo.watching import Watcher
 from taskforge_cli.failures import CommandError
 from taskforge_cli.launcher import Launcher
 from taskforge_cli.processes import ChildProcess, how_it_ended, python_command
+from taskforge_core.api_keys import parse_api_key
 from taskforge_sdk import BlockingClient, Job, JobCounts, JobStatus, QueueSettings
 
 _POLL_SECONDS = 0.1
@@ -25,8 +26,10 @@ _RETRY_DELAY = timedelta(seconds=1)
 class Workers:
     """The worker processes of a run."""
 
-    def __init__(self, count: int, queues: Sequence[str], job_address: str, logs: Path) -> None:
-        """Start them; each takes from all queues."""
+    def __init__(
+        self, count: int, queues: Sequence[str], environment: Mapping[str, str], logs: Path
+    ) -> None:
+        """Start them; each takes from all queues. `environment` leads them to the system."""
         self.logs = logs
         self._processes = [
             ChildProcess(
@@ -34,9 +37,9 @@ class Workers:
                 python_command(
                     "taskforge_cli", "worker", "run", "taskforge_cli.demo.worker:worker",
                     "--worker-id", f"worker-{number}",
-                    "--job-address", job_address,
                     *(part for queue in queues for part in ("--queue", queue)),
                 ),
+                environment=environment,
                 output=logs / f"worker-{number}.log",
             )
             for number in range(1, count + 1)
@@ -101,7 +104,8 @@ class Run:
     @contextmanager
     def workers(self, count: int) -> Iterator[Workers]:
         """The worker processes, for as long as the context lasts."""
-        workers = Workers(count, list(self.queues.values()), self._launcher.job_address, self._logs)
+        queues = list(self.queues.values())
+        workers = Workers(count, queues, self._launcher.client_environment, self._logs)
         try:
             yield workers
         finally:
@@ -148,6 +152,12 @@ class Run:
         """Leave a database that is not the demo's own as it was, but for the finished jobs."""
         for queue in self.queues.values():
             self._client.delete_queue(queue)
+
+    def revoke_key(self) -> None:
+        """Leave no key behind in a database that is not the demo's own."""
+        key = parse_api_key(self._launcher.api_key or "")
+        if key is not None:
+            self._client.revoke_api_key(str(key.id))
 
     def _kill_amid_work(self, workers: Workers, watcher: Watcher) -> bool:
         """Kill a worker that has jobs in its hands; False if it has none just now."""
