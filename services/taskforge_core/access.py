@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from taskforge_core.authentication import (
     Authenticator,
     Credential,
-    KeyAuthenticator,
+    CredentialAuthenticator,
     NoAuthenticator,
 )
 from taskforge_core.callers import Call, Caller
@@ -28,7 +28,7 @@ class Access:
         """As the settings say."""
         if database.settings.authentication == "off":
             return cls(NoAuthenticator(), projects)
-        return cls(KeyAuthenticator(database), projects)
+        return cls(CredentialAuthenticator(database), projects)
 
     async def authenticate(self, credential: Credential, certificate: Sequence[str]) -> Caller:
         """See `Authenticator`."""

@@ -1,4 +1,4 @@
-"""Finds out who calls: by an API key, or by the certificate that the client proved.
+"""Finds out who calls: by an API key, a token, or the certificate that the client proved.
 
 Which of several things is wrong with a credential is told only to whoever proves its secret: to
 everybody else each is `CREDENTIAL_INVALID`, after the same work.
@@ -11,10 +11,11 @@ from uuid import UUID
 
 import asyncpg
 
-from taskforge_core.api_keys import parse_api_key
+from taskforge_core.api_keys import looks_like_api_key, parse_api_key
 from taskforge_core.callers import EVERYONE, Caller
 from taskforge_core.database import Database
 from taskforge_core.errors import TaskForgeError, Unauthenticated
+from taskforge_core.json_web_tokens import Membership, TokenAuthenticator, expired
 from taskforge_core.queries import find_api_keys, note_key_use
 from taskforge_core.remembering import Remembered
 
@@ -70,17 +71,24 @@ _Sought = UUID | str
 """What a key is looked for by: its id, or the name of a certificate."""
 
 
-class KeyAuthenticator:
-    """Knows API keys, and the certificates that stand for some."""
+class CredentialAuthenticator:
+    """Knows API keys, the certificates that stand for some, and tokens if an issuer is set."""
 
     def __init__(self, database: Database) -> None:
         self._pool = database.hot
+        self._tokens = TokenAuthenticator(database) if database.settings.jwt_issuer else None
         self._keys: Remembered[_Sought, _Key] = Remembered(self._load)
         self._used: set[UUID] = set()
 
     async def authenticate(self, credential: Credential, certificate: Sequence[str]) -> Caller:
+        text = _bearer(credential) if credential else ""
+        if text and self._tokens is not None and not looks_like_api_key(text):
+            caller = await self._tokens.authenticate(text)
+            if caller is None:
+                raise _invalid()
+            return caller
         if credential:
-            key = await self._proved_by_secret(credential)
+            key = await self._proved_by_secret(text)
         else:
             key = await self._proved_by_certificate(certificate)
         problem = _problem(key)
@@ -91,11 +99,11 @@ class KeyAuthenticator:
 
     def objection(self, caller: Caller) -> TaskForgeError | None:
         if caller.has_expired:
-            return _expired()
-        sought = caller.proof
-        if sought is None:
-            return None
-        key = self._keys.peek(sought)
+            return expired()
+        if isinstance(caller.proof, Membership):
+            return self._tokens.objection(caller) if self._tokens is not None else None
+        assert isinstance(caller.proof, UUID | str)
+        key = self._keys.peek(caller.proof)
         # One that was read anew and was not found any more is gone; a database that is away is not
         # a reason to end what goes on.
         return _problem(key) if key is not None else None
@@ -105,11 +113,10 @@ class KeyAuthenticator:
         used, self._used = self._used, set()
         if used:
             await note_key_use(self._pool, sorted(used))
+        if self._tokens is not None:
+            await self._tokens.refresh()
 
-    async def _proved_by_secret(self, credential: Credential) -> _Key:
-        scheme, text = credential[: len(_SCHEME)], credential[len(_SCHEME) :].strip()
-        if scheme.lower() != _SCHEME or len(text) > _LONGEST_CREDENTIAL:
-            raise _invalid()
+    async def _proved_by_secret(self, text: str) -> _Key:
         given = parse_api_key(text)
         if given is None:
             raise _invalid()
@@ -136,6 +143,14 @@ class KeyAuthenticator:
         return dict(map(_key, rows))
 
 
+def _bearer(credential: Credential) -> str:
+    """What stands behind `Bearer `; empty where there is nothing that could be a credential."""
+    scheme, text = credential[: len(_SCHEME)], credential[len(_SCHEME) :].strip()
+    if scheme.lower() != _SCHEME or len(text) > _LONGEST_CREDENTIAL:
+        return ""
+    return text
+
+
 def _key(row: asyncpg.Record) -> tuple[_Sought, _Key]:
     sought: _Sought = row["certificate_name"] or row["id"]
     caller = Caller(
@@ -155,11 +170,7 @@ def _problem(key: _Key) -> Unauthenticated | None:
         return Unauthenticated(
             "CREDENTIAL_REVOKED", "the key was revoked, or its organisation is disabled"
         )
-    return _expired() if key.caller.has_expired else None
-
-
-def _expired() -> Unauthenticated:
-    return Unauthenticated("CREDENTIAL_EXPIRED", "the credential has expired")
+    return expired() if key.caller.has_expired else None
 
 
 def _invalid() -> Unauthenticated:

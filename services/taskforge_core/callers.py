@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,7 +40,7 @@ class Caller:
     is_operator: bool = False
     """Whether it belongs to the organisation that manages the others."""
     expires_at: datetime | None = None
-    proof: UUID | str | None = None
+    proof: Hashable = None
     """What its authenticator looks it up by, to see whether it is still good."""
 
     @property

@@ -65,6 +65,7 @@ class GrpcServer:
         self.address = address
         """Where it listens, with the real port: `127.0.0.1:50051` or `unix:/path`."""
         self.health = health
+        self.access = access
         self._settings = settings
         self._loops = (
             Loop("readiness", health.refresh, _READINESS_INTERVAL),

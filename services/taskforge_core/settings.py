@@ -27,6 +27,10 @@ def _parse_duration(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(_parse_duration)]
 
+JwtAlgorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+
 _SECOND = timedelta(seconds=1)
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
@@ -159,6 +163,29 @@ class Settings(BaseSettings):
     """`off`: whoever reaches a server may do everything. A server then listens on loopback
     addresses and unix sockets only."""
 
+    jwt_issuer: str | None = None
+    """The `iss` of JSON Web Tokens that are taken beside API keys. Unset: none are."""
+
+    jwt_audience: str | None = None
+    """The `aud` that such a token must have; needed with `jwt_issuer`."""
+
+    jwt_keys: str | None = None
+    """The issuer's public keys (JWKS), as a path or an https address; needed with `jwt_issuer`.
+    They are read again when the file changes, or every 5 minutes and for a key not seen before."""
+
+    jwt_algorithms: tuple[JwtAlgorithm, ...] = ("RS256", "ES256", "EdDSA")
+    """The signatures that are taken, as a JSON list; those with shared secrets never are."""
+
+    jwt_organisation_claim: str = "organisation"
+    """The claim that holds the organisation's id or name."""
+
+    jwt_project_claim: str = "project"
+    """The claim that holds the id of the one project that the token is for; it may be left out."""
+
+    jwt_permissions_claim: str = "scope"
+    """The claim that holds permissions (`job:write`): a list, or a text with spaces between them;
+    what is no permission of TaskForge is passed over."""
+
     # -- TLS --------------------------------------------------------------------------------
 
     tls_certificate: Path | None = None
@@ -225,6 +252,14 @@ class Settings(BaseSettings):
         if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
             raise ValueError("must begin with postgresql://")
         return f"postgresql://{rest}"
+
+    @model_validator(mode="after")
+    def _issuer_is_whole(self) -> "Settings":
+        if self.jwt_issuer and not (self.jwt_audience and self.jwt_keys):
+            raise ValueError("jwt_issuer needs jwt_audience and jwt_keys beside it")
+        if self.jwt_keys and "://" in self.jwt_keys and not self.jwt_keys.startswith("https://"):
+            raise ValueError("jwt_keys must be a path or an https address")
+        return self
 
     @model_validator(mode="after")
     def _ping_limits_agree(self) -> "Settings":

@@ -126,3 +126,16 @@ async def find_projects(
 ) -> list[Record]:
     """See `find_projects.sql`. Returns `place` (from 1) and what the project's rules are."""
     return await executor.fetch(_statements["find_projects"], organisation_ids, project_ids)
+
+
+async def find_organisations(executor: Executor, names: Sequence[str]) -> list[Record]:
+    """See `find_organisations.sql`; `names` may be ids. Returns `asked` and what was found."""
+    ids = [_as_id(name) for name in names]
+    return await executor.fetch(_statements["find_organisations"], names, ids)
+
+
+def _as_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

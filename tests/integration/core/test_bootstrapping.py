@@ -7,7 +7,7 @@ from tests.support.snapshots import unchanged
 from tests.support.tenants import insert_key, insert_tenant, key_id
 
 from taskforge_core.api_keys import parse_api_key
-from taskforge_core.authentication import KeyAuthenticator
+from taskforge_core.authentication import CredentialAuthenticator
 from taskforge_core.bootstrapping import CannotBootstrap, FirstKey, bootstrap
 from taskforge_core.callers import ALL_PERMISSIONS, Caller
 from taskforge_core.database import Database
@@ -15,7 +15,7 @@ from taskforge_core.ids import DEFAULT_ORGANISATION_ID
 
 
 async def caller_of(database: Database, key: FirstKey) -> Caller:
-    return await KeyAuthenticator(database).authenticate(f"Bearer {key.text}", ())
+    return await CredentialAuthenticator(database).authenticate(f"Bearer {key.text}", ())
 
 
 async def test_the_first_key_may_do_everything(database: Database, database_url: str) -> None:

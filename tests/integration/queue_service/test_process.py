@@ -55,7 +55,7 @@ async def health_of(channel: grpc.aio.Channel) -> int:
 async def test_it_serves_and_drains_on_sigterm(settings: Settings, open_folder: Path) -> None:
     address = f"unix:{open_folder / 'queue'}"
     variables = {"database_url": settings.require_database_url(), "queue_address": address}
-    async with process(**variables, log_format="json") as started:
+    async with process(**variables, authentication="off", log_format="json") as started:
         async with grpc.aio.insecure_channel(address) as channel:
             answer = await QueueServiceStub(channel).CreateQueue(
                 pb.CreateQueueRequest(name="emails"), wait_for_ready=True, timeout=30

@@ -1,0 +1,232 @@
+"""Callers who prove themselves by a JSON Web Token of the platform's own identity provider."""
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import jwt
+import structlog
+
+from taskforge_core.callers import PERMISSION_NAMES, Caller, Permission
+from taskforge_core.database import Database
+from taskforge_core.errors import TaskForgeError, Unauthenticated
+from taskforge_core.queries import find_organisations
+from taskforge_core.remembering import Remembered
+from taskforge_core.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_PERMISSIONS: dict[str, Permission] = {name: value for value, name in PERMISSION_NAMES.items()}
+_REQUIRED_CLAIMS = ["exp", "iss", "aud", "sub"]
+_CLOCK_SKEW_SECONDS = 10
+_FETCH_EVERY_SECONDS = 300.0
+_FETCH_AT_MOST_EVERY_SECONDS = 10.0
+_FETCH_TIMEOUT_SECONDS = 5
+_REMEMBERED_TOKENS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a token's caller is looked up by: the organisation as the token names it."""
+
+    organisation: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Organisation:
+    id: UUID
+    is_disabled: bool
+    is_operator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """What a token says, once its signature was found good."""
+
+    subject: str
+    membership: Membership
+    project_id: UUID | None
+    permissions: frozenset[Permission]
+    expires_at: datetime
+
+
+class SigningKeys:
+    """The issuer's public keys (JWKS), from a file or an https address.
+
+    They are fetched again every 5 minutes (a file: when it changes), and when a token names a key
+    that is not among them, at most every 10 s. What cannot be fetched leaves the keys as they were.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._keys: dict[str, jwt.PyJWK] = {}
+        self.generation = 0
+        """Counts how often the keys were fetched."""
+        self._fetched_at = float("-inf")
+        self._version: object = None
+        self._fetching = asyncio.Lock()
+
+    async def find(self, key_id: str) -> jwt.PyJWK | None:
+        """The key of this id, if the issuer has such a one."""
+        key = self._keys.get(key_id)
+        if key is None:
+            await self.fetch(_FETCH_AT_MOST_EVERY_SECONDS)
+            key = self._keys.get(key_id)
+        return key
+
+    async def fetch(self, unless_within_seconds: float = _FETCH_EVERY_SECONDS) -> None:
+        """Fetch the keys, unless that was done within this time."""
+        async with self._fetching:
+            is_file = "://" not in self._source
+            if is_file and self._version == _version(Path(self._source)):
+                return
+            if not is_file and time.monotonic() - self._fetched_at < unless_within_seconds:
+                return
+            self._fetched_at = time.monotonic()
+            try:
+                self._keys = await asyncio.to_thread(self._read, is_file)
+                self.generation += 1
+            except (OSError, ValueError, jwt.PyJWTError) as error:
+                log.warning("signing_keys_not_fetched", source=self._source, error=str(error))
+
+    def _read(self, is_file: bool) -> dict[str, jwt.PyJWK]:
+        if is_file:
+            path = Path(self._source)
+            self._version = _version(path)
+            keys = jwt.PyJWKSet.from_dict(json.loads(path.read_bytes()))
+        else:
+            client = jwt.PyJWKClient(
+                self._source, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_SECONDS
+            )
+            keys = client.get_jwk_set(refresh=True)
+        return {key.key_id: key for key in keys.keys if key.key_id}
+
+
+class TokenAuthenticator:
+    """Reads JSON Web Tokens: signature, issuer, audience and time first, then the claims."""
+
+    def __init__(self, database: Database) -> None:
+        """For a process whose settings name an issuer."""
+        self._pool = database.hot
+        self._settings = database.settings
+        self._keys = SigningKeys(self._settings.jwt_keys or "")
+        self._organisations: Remembered[str, _Organisation] = Remembered(self._load)
+        # By the keys' generation too: what a key signed counts no more once it is withdrawn.
+        self._verified: OrderedDict[tuple[int, str], _Token] = OrderedDict()
+
+    async def authenticate(self, text: str) -> Caller | None:
+        """Whose token this is; None if it is not a good one.
+
+        Raises:
+            Unauthenticated: It was good, but has expired, or its organisation is disabled.
+        """
+        token = self._verified.get((self._keys.generation, text)) or await self._verify(text)
+        if token is None:
+            return None
+        organisation = await self._organisations.get(token.membership.organisation)
+        if organisation is None:
+            return None
+        caller = Caller(
+            f"jwt {token.subject}",
+            organisation.id,
+            token.project_id,
+            token.permissions,
+            is_operator=organisation.is_operator,
+            expires_at=token.expires_at,
+            proof=token.membership,
+        )
+        problem = self.objection(caller)
+        if problem is not None:
+            raise problem
+        return caller
+
+    def objection(self, caller: Caller) -> TaskForgeError | None:
+        """Why an open call of this caller must end, if it must."""
+        if caller.has_expired:
+            return expired()
+        assert isinstance(caller.proof, Membership)
+        organisation = self._organisations.peek(caller.proof.organisation)
+        if organisation is not None and organisation.is_disabled:
+            return Unauthenticated("CREDENTIAL_REVOKED", "the organisation is disabled")
+        return None
+
+    async def refresh(self) -> None:
+        """Read organisations and, when it is time, the issuer's keys anew; a loop's pass."""
+        await self._keys.fetch()
+        await self._organisations.refresh()
+
+    async def _verify(self, text: str) -> _Token | None:
+        try:
+            key_id = jwt.get_unverified_header(text).get("kid", "")
+            key = await self._keys.find(key_id)
+            if key is None:
+                return None
+            claims = jwt.decode(
+                text,
+                key,
+                algorithms=list(self._settings.jwt_algorithms),
+                audience=self._settings.jwt_audience,
+                issuer=self._settings.jwt_issuer,
+                leeway=_CLOCK_SKEW_SECONDS,
+                options={"require": _REQUIRED_CLAIMS},
+            )
+        except jwt.ExpiredSignatureError:
+            raise expired() from None
+        except (jwt.PyJWTError, ValueError, TypeError):
+            return None
+        token = _read_claims(self._settings, claims)
+        if token is not None:
+            self._verified[self._keys.generation, text] = token
+            if len(self._verified) > _REMEMBERED_TOKENS:
+                self._verified.popitem(last=False)
+        return token
+
+    async def _load(self, names: list[str]) -> Mapping[str, _Organisation]:
+        rows = await find_organisations(self._pool, names)
+        return {
+            row["asked"]: _Organisation(row["id"], row["is_disabled"], row["is_operator"])
+            for row in rows
+        }
+
+
+def expired() -> Unauthenticated:
+    """The error for a credential whose time is over."""
+    return Unauthenticated("CREDENTIAL_EXPIRED", "the credential has expired")
+
+
+def _read_claims(settings: Settings, claims: Mapping[str, Any]) -> _Token | None:
+    """What the claims say of the caller; None if they do not say it in a way that is understood."""
+    organisation = claims.get(settings.jwt_organisation_claim)
+    project = claims.get(settings.jwt_project_claim)
+    granted = claims.get(settings.jwt_permissions_claim, "")
+    names = granted.split() if isinstance(granted, str) else granted
+    if not isinstance(organisation, str) or not isinstance(names, list):
+        return None
+    try:
+        project_id = UUID(project) if project is not None else None
+        expires_at = datetime.fromtimestamp(claims["exp"] + _CLOCK_SKEW_SECONDS, UTC)
+    except (ValueError, AttributeError, TypeError, OverflowError, OSError):
+        return None
+    return _Token(
+        str(claims["sub"])[:200],
+        Membership(organisation),
+        project_id,
+        # Scopes of other systems may stand beside ours.
+        frozenset(_PERMISSIONS[name] for name in names if name in _PERMISSIONS),
+        expires_at,
+    )
+
+
+def _version(path: Path) -> object:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
