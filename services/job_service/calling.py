@@ -12,7 +12,8 @@ from job_service.background import Background
 from job_service.demanding import Demand, Leased, Subscription
 from job_service.dispatching import Dispatcher
 from job_service.grouping import Group
-from job_service.queries import close_call, open_call
+from job_service.opening import Opener, Opening
+from job_service.queries import close_call
 from job_service.reconciling import Reconciler
 from job_service.returning import Returner
 from job_service.routing import Routes
@@ -62,7 +63,7 @@ class Calls:
         self._returner = returner
         self._waker = waker
         self._background = background
-        self._server_id = server_id
+        self._opener = Opener(database, server_id)
         self._is_draining = False
         self._turns: WeakValueDictionary[tuple[UUID, UUID], asyncio.Lock] = WeakValueDictionary()
         """One a session, while calls of it are being opened."""
@@ -78,24 +79,20 @@ class Calls:
         if self._is_draining:
             raise server_draining()
         is_stream = isinstance(request, pb.LeaseJobsRequest)
-        project_id = await self._projects.resolve(request.project_id)
-        demand = await self._demand(project_id, request, is_stream=is_stream)
-        turn = self._turns.setdefault((project_id, demand.session_id), asyncio.Lock())
+        project = await self._projects.resolve_project(request.project_id)
+        demand = await self._demand(project.id, request, is_stream=is_stream)
+        turn = self._turns.setdefault((project.id, demand.session_id), asyncio.Lock())
         # One at a time, so that the call that became current last is registered last as well.
         async with turn:
-            opening = asyncio.create_task(
-                open_call(
-                    self._database.hot,
-                    project_id,
-                    demand.session_id,
-                    request.worker_id,
-                    _lease_duration(request),
-                    demand.call_id,
-                    is_stream,
-                    self._server_id,
-                    request.max_in_flight,
-                )
+            call = Opening(
+                demand.session_id,
+                request.worker_id,
+                _lease_duration(request),
+                demand.call_id,
+                is_stream,
+                request.max_in_flight,
             )
+            opening = asyncio.create_task(self._opener.open(project, call))
             try:
                 opened = await asyncio.shield(opening)
             except BaseException:

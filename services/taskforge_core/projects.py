@@ -33,6 +33,11 @@ class Project:
     max_lease_streams: int | None
     max_request_bytes: int | None
 
+    @property
+    def limits_new_jobs(self) -> bool:
+        """Whether a quota says how many jobs may be created."""
+        return self.max_jobs_per_second is not None or self.max_unfinished_jobs is not None
+
 
 class Projects:
     """Resolves `project_id` of requests; one instance a process, since it remembers.
@@ -58,10 +63,17 @@ class Projects:
             InvalidArgument: Empty, and the organisation has no project `default`.
             ResourceExhausted: The request is larger than it allows (`REQUEST_TOO_LARGE`).
         """
-        call = current_call()
-        project = await self._find(call, project_id)
+        return (await self.resolve_project(project_id)).id
+
+    async def resolve_project(self, project_id: str) -> Project:
+        """As `resolve`, with the project's rules.
+
+        Raises:
+            TaskForgeError: As `resolve`.
+        """
+        project = await self._find(current_call(), project_id)
         if project is not None:
-            return project.id
+            return project
         if not project_id:
             raise invalid_field(
                 "project_id", "name a project: the organisation has none named default"

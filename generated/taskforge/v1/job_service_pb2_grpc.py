@@ -29,10 +29,11 @@ class JobServiceStub:
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`,
-    it is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project `default`. A request is at most 4 MiB unless the server is set otherwise.
+    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
+    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
+    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
+    name within the project; `project_id` may be left out, which means the project `default`. A request
+    is at most 4 MiB unless the server is set otherwise.
     """
 
     def __init__(self, channel):
@@ -127,16 +128,23 @@ class JobServiceServicer:
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`,
-    it is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project `default`. A request is at most 4 MiB unless the server is set otherwise.
+    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
+    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
+    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
+    name within the project; `project_id` may be left out, which means the project `default`. A request
+    is at most 4 MiB unless the server is set otherwise.
     """
 
     def CreateJob(self, request, context):
         """Creates a job. Once it is answered, the job is on disk. NOT_FOUND (`QUEUE_NOT_FOUND`),
         FAILED_PRECONDITION (`QUEUE_PAUSED`), INVALID_ARGUMENT (`INVALID_JSON`, `PAYLOAD_TOO_LARGE`),
-        ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+        ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+        `TOO_MANY_UNFINISHED_JOBS`).
+
+        The quota of jobs a second is a budget that grows evenly and holds one second's worth at most; a
+        refusal says in RetryInfo when there can be room. A call that is refused for another reason has
+        used it as well; a repeated one (see `request_id`) uses none, and is answered however little is
+        left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +154,13 @@ class JobServiceServicer:
         """Creates up to 1,000 jobs in one transaction: by default each has a status of its own, with the
         reasons of CreateJob; with `all_or_nothing` either all are created or the call fails with the
         first such reason and the item's `index` in the metadata. The call as a whole:
-        ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+        ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+        `TOO_MANY_UNFINISHED_JOBS`).
+
+        A batch that goes beyond a quota is refused as a whole, with or without `all_or_nothing`: nothing
+        of it is created or remembered, so it can be sent again. One of more jobs than the project may
+        create in a second is taken when a whole second's budget is there; the rest is made up for
+        before any other job is created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +209,9 @@ class JobServiceServicer:
         """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
         then job priority, then age. Never more than `max_in_flight` that are not settled. The stream
         ends with ABORTED (`STREAM_REPLACED`) when the same session opens another, with UNAVAILABLE
-        (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`). If it breaks, the leases stay.
+        (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`), RESOURCE_EXHAUSTED
+        (`TOO_MANY_LEASE_STREAMS`), never for a stream that takes the place of the session's own. If it
+        breaks, the leases stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -362,10 +378,11 @@ class JobService:
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`,
-    it is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project `default`. A request is at most 4 MiB unless the server is set otherwise.
+    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
+    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
+    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
+    name within the project; `project_id` may be left out, which means the project `default`. A request
+    is at most 4 MiB unless the server is set otherwise.
     """
 
     @staticmethod

@@ -45,10 +45,11 @@ class JobServiceStub:
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`,
-    it is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project `default`. A request is at most 4 MiB unless the server is set otherwise.
+    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
+    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
+    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
+    name within the project; `project_id` may be left out, which means the project `default`. A request
+    is at most 4 MiB unless the server is set otherwise.
     """
 
     @_typing.overload
@@ -58,13 +59,25 @@ class JobServiceStub:
     CreateJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]
     """Creates a job. Once it is answered, the job is on disk. NOT_FOUND (`QUEUE_NOT_FOUND`),
     FAILED_PRECONDITION (`QUEUE_PAUSED`), INVALID_ARGUMENT (`INVALID_JSON`, `PAYLOAD_TOO_LARGE`),
-    ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+    ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+    `TOO_MANY_UNFINISHED_JOBS`).
+
+    The quota of jobs a second is a budget that grows evenly and holds one second's worth at most; a
+    refusal says in RetryInfo when there can be room. A call that is refused for another reason has
+    used it as well; a repeated one (see `request_id`) uses none, and is answered however little is
+    left.
     """
     BatchCreateJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]
     """Creates up to 1,000 jobs in one transaction: by default each has a status of its own, with the
     reasons of CreateJob; with `all_or_nothing` either all are created or the call fails with the
     first such reason and the item's `index` in the metadata. The call as a whole:
-    ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+    ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+    `TOO_MANY_UNFINISHED_JOBS`).
+
+    A batch that goes beyond a quota is refused as a whole, with or without `all_or_nothing`: nothing
+    of it is created or remembered, so it can be sent again. One of more jobs than the project may
+    create in a second is taken when a whole second's budget is there; the rest is made up for
+    before any other job is created.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Shows a job, whether it is waiting, running or finished. NOT_FOUND (`JOB_NOT_FOUND`)."""
@@ -87,7 +100,9 @@ class JobServiceStub:
     """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
     then job priority, then age. Never more than `max_in_flight` that are not settled. The stream
     ends with ABORTED (`STREAM_REPLACED`) when the same session opens another, with UNAVAILABLE
-    (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`). If it breaks, the leases stay.
+    (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`), RESOURCE_EXHAUSTED
+    (`TOO_MANY_LEASE_STREAMS`), never for a stream that takes the place of the session's own. If it
+    breaks, the leases stay.
     """
     AcquireJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.AcquireJobsRequest, _job_service_pb2.AcquireJobsResponse]
     """Leases jobs once, for clients that cannot hold a stream: the same claim, order and leases as
@@ -128,23 +143,36 @@ class JobServiceAsyncStub(JobServiceStub):
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`,
-    it is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project `default`. A request is at most 4 MiB unless the server is set otherwise.
+    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
+    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
+    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
+    name within the project; `project_id` may be left out, which means the project `default`. A request
+    is at most 4 MiB unless the server is set otherwise.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CreateJobRequest, _job_service_pb2.CreateJobResponse]  # type: ignore[assignment]
     """Creates a job. Once it is answered, the job is on disk. NOT_FOUND (`QUEUE_NOT_FOUND`),
     FAILED_PRECONDITION (`QUEUE_PAUSED`), INVALID_ARGUMENT (`INVALID_JSON`, `PAYLOAD_TOO_LARGE`),
-    ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+    ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+    `TOO_MANY_UNFINISHED_JOBS`).
+
+    The quota of jobs a second is a budget that grows evenly and holds one second's worth at most; a
+    refusal says in RetryInfo when there can be room. A call that is refused for another reason has
+    used it as well; a repeated one (see `request_id`) uses none, and is answered however little is
+    left.
     """
     BatchCreateJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchCreateJobsRequest, _job_service_pb2.BatchCreateJobsResponse]  # type: ignore[assignment]
     """Creates up to 1,000 jobs in one transaction: by default each has a status of its own, with the
     reasons of CreateJob; with `all_or_nothing` either all are created or the call fails with the
     first such reason and the item's `index` in the metadata. The call as a whole:
-    ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+    ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+    `TOO_MANY_UNFINISHED_JOBS`).
+
+    A batch that goes beyond a quota is refused as a whole, with or without `all_or_nothing`: nothing
+    of it is created or remembered, so it can be sent again. One of more jobs than the project may
+    create in a second is taken when a whole second's budget is there; the rest is made up for
+    before any other job is created.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Shows a job, whether it is waiting, running or finished. NOT_FOUND (`JOB_NOT_FOUND`)."""
@@ -167,7 +195,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
     then job priority, then age. Never more than `max_in_flight` that are not settled. The stream
     ends with ABORTED (`STREAM_REPLACED`) when the same session opens another, with UNAVAILABLE
-    (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`). If it breaks, the leases stay.
+    (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`), RESOURCE_EXHAUSTED
+    (`TOO_MANY_LEASE_STREAMS`), never for a stream that takes the place of the session's own. If it
+    breaks, the leases stay.
     """
     AcquireJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.AcquireJobsRequest, _job_service_pb2.AcquireJobsResponse]  # type: ignore[assignment]
     """Leases jobs once, for clients that cannot hold a stream: the same claim, order and leases as
@@ -207,10 +237,11 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`,
-    it is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project `default`. A request is at most 4 MiB unless the server is set otherwise.
+    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
+    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
+    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
+    name within the project; `project_id` may be left out, which means the project `default`. A request
+    is at most 4 MiB unless the server is set otherwise.
     """
 
     @_abc_1.abstractmethod
@@ -221,7 +252,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_service_pb2.CreateJobResponse, _abc.Awaitable[_job_service_pb2.CreateJobResponse]]:
         """Creates a job. Once it is answered, the job is on disk. NOT_FOUND (`QUEUE_NOT_FOUND`),
         FAILED_PRECONDITION (`QUEUE_PAUSED`), INVALID_ARGUMENT (`INVALID_JSON`, `PAYLOAD_TOO_LARGE`),
-        ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+        ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+        `TOO_MANY_UNFINISHED_JOBS`).
+
+        The quota of jobs a second is a budget that grows evenly and holds one second's worth at most; a
+        refusal says in RetryInfo when there can be room. A call that is refused for another reason has
+        used it as well; a repeated one (see `request_id`) uses none, and is answered however little is
+        left.
         """
 
     @_abc_1.abstractmethod
@@ -233,7 +270,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates up to 1,000 jobs in one transaction: by default each has a status of its own, with the
         reasons of CreateJob; with `all_or_nothing` either all are created or the call fails with the
         first such reason and the item's `index` in the metadata. The call as a whole:
-        ALREADY_EXISTS (`REQUEST_ID_REUSED`).
+        ALREADY_EXISTS (`REQUEST_ID_REUSED`), RESOURCE_EXHAUSTED (`JOB_RATE_EXCEEDED`,
+        `TOO_MANY_UNFINISHED_JOBS`).
+
+        A batch that goes beyond a quota is refused as a whole, with or without `all_or_nothing`: nothing
+        of it is created or remembered, so it can be sent again. One of more jobs than the project may
+        create in a second is taken when a whole second's budget is there; the rest is made up for
+        before any other job is created.
         """
 
     @_abc_1.abstractmethod
@@ -292,7 +335,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Leases jobs to a worker for as long as the stream is open: the best first, by queue priority,
         then job priority, then age. Never more than `max_in_flight` that are not settled. The stream
         ends with ABORTED (`STREAM_REPLACED`) when the same session opens another, with UNAVAILABLE
-        (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`). If it breaks, the leases stay.
+        (`SERVER_DRAINING`) after `drain`. NOT_FOUND (`QUEUE_NOT_FOUND`), RESOURCE_EXHAUSTED
+        (`TOO_MANY_LEASE_STREAMS`), never for a stream that takes the place of the session's own. If it
+        breaks, the leases stay.
         """
 
     @_abc_1.abstractmethod

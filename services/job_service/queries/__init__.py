@@ -284,3 +284,38 @@ async def record_starts(
 ) -> None:
     """See `record_starts.sql`."""
     await executor.fetch(_statements["record_starts"], project_id, queue_ids, starts, second)
+
+
+async def withdraw_jobs(
+    executor: Executor, project_id: UUID, limit: int, wanted: int, wanted_first: int
+) -> tuple[int, float]:
+    """See `withdraw_jobs.sql`. Returns how many were granted, and what room is left."""
+    [row] = await executor.fetch(
+        _statements["withdraw_jobs"], project_id, limit, wanted, wanted_first
+    )
+    return row["granted"], row["room"]
+
+
+async def lock_backlog(executor: Executor, project_id: UUID) -> None:
+    """See `lock_backlog.sql`."""
+    await executor.fetch(_statements["lock_backlog"], project_id)
+
+
+async def count_backlog(executor: Executor, project_id: UUID) -> int:
+    """See `count_backlog.sql`."""
+    [row] = await executor.fetch(_statements["count_backlog"], project_id)
+    jobs: int = row["jobs"]
+    return jobs
+
+
+async def lock_streams(executor: Executor, project_id: UUID) -> None:
+    """See `lock_streams.sql`."""
+    await executor.fetch(_statements["lock_streams"], project_id)
+
+
+async def count_streams(
+    executor: Executor, project_id: UUID, session_ids: Sequence[UUID], most: int
+) -> tuple[int, list[UUID]]:
+    """See `count_streams.sql`. Returns how many others there are, and which of the named."""
+    [row] = await executor.fetch(_statements["count_streams"], project_id, session_ids, most)
+    return row["others"], row["named"]

@@ -29,7 +29,7 @@ from tests.support.snapshots import unchanged
 from tests.support.stubs import JobStub, QueueStub
 from tests.support.waiting import eventually
 
-from job_service import calling
+from job_service import opening
 from job_service.queries import open_call
 from taskforge.v1 import job_pb2, queue_service_pb2
 from taskforge.v1 import job_service_pb2 as pb
@@ -213,7 +213,7 @@ async def test_of_streams_opened_at_once_the_last_one_stays(
         finally:
             at_once -= 1
 
-    monkeypatch.setattr(calling, "open_call", observed)
+    monkeypatch.setattr(opening, "open_call", observed)
     await insert_queue(database.hot, "emails")
     session_id = str(uuid4())
     async with AsyncExitStack() as stack:

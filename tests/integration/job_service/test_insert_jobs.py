@@ -16,7 +16,7 @@ from tests.support.snapshots import unchanged
 from tests.support.waiting import until_blocked
 
 from job_service.drafting import Draft, draft
-from job_service.enqueueing import _columns
+from job_service.inserting import _columns
 from job_service.queries import find_requests, insert_jobs, remember_request
 from taskforge.v1 import job_pb2
 from taskforge_core.database import Database

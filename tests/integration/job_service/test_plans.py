@@ -30,7 +30,7 @@ from tests.support.explaining import PLAN_MODES, Explainer, KeptPlans
 
 from job_service import queries
 from job_service.drafting import draft
-from job_service.enqueueing import _columns
+from job_service.inserting import _columns
 from taskforge.v1 import job_pb2
 from taskforge_core.database import Database
 from taskforge_core.queries import Executor
@@ -116,6 +116,9 @@ CASES: dict[str, Case] = {
     "insert_jobs remembered": Case(
         insert(100, remembered=True), 200, 100, queue_reads=1, conflicts=REQUEST_IDS
     ),
+    "withdraw_jobs": Case(lambda e, _: queries.withdraw_jobs(e, PROJECT, 100, 10, 1), 0),
+    "lock_backlog": Case(lambda e, _: queries.lock_backlog(e, PROJECT), 0),
+    "count_backlog": Case(lambda e, _: queries.count_backlog(e, PROJECT), 0),
     "find_requests": Case(
         lambda e, _: queries.find_requests(e, PROJECT, [f"r{i * 7}" for i in range(1, 51)]), 50, 50
     ),
@@ -133,6 +136,11 @@ CASES: dict[str, Case] = {
             e, PROJECT, s.session_ids[0], "w", timedelta(seconds=30), uuid4(), False, uuid4(), 10
         ),
         2,
+    ),
+    "lock_streams": Case(lambda e, _: queries.lock_streams(e, PROJECT), 0),
+    # Each with its replica.
+    "count_streams": Case(
+        lambda e, s: queries.count_streams(e, PROJECT, s.session_ids, 50), 2 * (50 + 20 + 20)
     ),
     "close_call": Case(
         lambda e, s: queries.close_call(e, PROJECT, s.session_ids[0], s.call_ids[0]), 1
