@@ -72,13 +72,16 @@ def test_a_first_worker_runs_the_first_jobs(dev: DevSystem, tmp_path: Path) -> N
     with shell.start(run_worker) as worker, dev.client() as client:
         worker.until_says("takes send-email from emails, 20 at once")
         shell.run(create_job)
-        assert PRODUCER.count("BlockingClient()") == 1
+        assert PRODUCER.count("BlockingClient(") == 1
         addresses = (
-            f"queue_address={dev.addresses['queue']!r}, job_address={dev.addresses['job']!r}"
+            f"queue_address={dev.addresses['queue']!r}, job_address={dev.addresses['job']!r}, "
         )
-        program = PRODUCER.replace("BlockingClient()", f"BlockingClient({addresses})")
+        program = PRODUCER.replace("BlockingClient(", f"BlockingClient({addresses}")
         (tmp_path / "producer.py").write_text(program)
-        job_id, status = shell.run("python producer.py").split()
+        [export] = [
+            line for line in dev.out.text.splitlines() if "export TASKFORGE_API_KEY=" in line
+        ]
+        job_id, status = shell.run(f"{export}\npython producer.py").split()
         assert status == "PENDING"
         until(lambda: client.queue_stats("emails").counts.succeeded == 2, "both jobs are done")
         first, second = client.list_jobs(queue="emails")
@@ -96,7 +99,7 @@ def test_a_first_worker_runs_the_first_jobs(dev: DevSystem, tmp_path: Path) -> N
 
 
 def test_it_runs_on_a_postgres_of_ones_own(empty_database_url: str, tmp_path: Path) -> None:
-    export, migrate, *serve = OWN_POSTGRES.splitlines()
+    export, migrate, bootstrap, *serve = OWN_POSTGRES.splitlines()
     name, _, example = export.removeprefix("export ").partition("=")
     assert (name, example[:13]) == ("TASKFORGE_DATABASE_URL", "postgresql://")
     with ExitStack() as stack:
@@ -112,10 +115,17 @@ def test_it_runs_on_a_postgres_of_ones_own(empty_database_url: str, tmp_path: Pa
             },
         )
         assert shell.run(migrate).startswith("The database is at revision ")
+        shell.run(bootstrap)
+        key_file = tmp_path / "operator.key"
+        assert key_file.stat().st_mode & 0o777 == 0o600
         services = [stack.enter_context(shell.start(line)) for line in serve]
         for service, words in zip(services, ("serving", "serving", "leading"), strict=True):
             service.until_says(words)
-        client = stack.enter_context(BlockingClient(queue_address=queue, job_address=job))
+        client = stack.enter_context(
+            BlockingClient(
+                queue_address=queue, job_address=job, api_key=key_file.read_text().strip()
+            )
+        )
         client.create_queue("emails")
         assert client.get_job(client.create_job("emails", "send-email").id).queue_id
         assert [service.stop() for service in services] == [0, 0, 0]
