@@ -1,5 +1,6 @@
 -- Takes waiting jobs back to the queues that they came from, with no attempt used: each named one
--- that is still in the queue, still waits, and that no other transaction has locked.
+-- that is still in the queue, still waits, and that no other transaction has locked. It has as many
+-- attempts as the queue gives, or as it had there of its own. Of the failed ones the last 100 stay.
 --
 -- Guarantee: the rows and the counts of both queues change together; a running job is never touched.
 -- The origin queue's row is locked against its deletion until this transaction ends, so a job goes
@@ -13,17 +14,20 @@
 -- $1 project_id, $2 queue id, $3 job ids (the order of their turns), $4 jobs taken back before,
 -- $5 beginning of the first turn, $6 jobs per second
 WITH locked AS MATERIALIZED (
-    SELECT named.turn, job.id, job.status, job.queue_id, job.origin_queue_id
+    SELECT
+        named.turn, job.id, job.status, job.queue_id, job.origin_queue_id, job.origin_max_attempts
     FROM unnest($3::uuid[]) WITH ORDINALITY AS named (id, turn)
     CROSS JOIN LATERAL (
-        SELECT candidate.id, candidate.status, candidate.queue_id, candidate.origin_queue_id
+        SELECT
+            candidate.id, candidate.status, candidate.queue_id, candidate.origin_queue_id,
+            candidate.origin_max_attempts
         FROM taskforge.jobs AS candidate
         WHERE candidate.project_id = $1 AND candidate.id = named.id AND candidate.lease_seq IS NULL
         FOR UPDATE SKIP LOCKED
     ) AS job
 ), chosen AS MATERIALIZED (
     SELECT
-        locked.turn, locked.id, locked.status, locked.origin_queue_id,
+        locked.turn, locked.id, locked.status, locked.origin_queue_id, locked.origin_max_attempts,
         origin.max_retries, origin.deleted_at
     FROM locked
     CROSS JOIN LATERAL (
@@ -51,7 +55,8 @@ WITH locked AS MATERIALIZED (
         scheduled_for = CASE WHEN timed.due > timed.now THEN timed.due END,
         attempt_count = 0,
         undelivered_count = 0,
-        max_attempts = coalesce(timed.max_retries, 2) + 1,
+        max_attempts = coalesce(timed.origin_max_attempts, timed.max_retries + 1, 3),
+        attempts = jsonb_path_query_array(job.attempts, '$[last - 99 to last]'),
         updated_at = timed.now
     FROM timed
     WHERE job.project_id = $1 AND job.id = timed.id

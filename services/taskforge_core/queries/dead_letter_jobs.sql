@@ -1,8 +1,8 @@
 -- Makes a job in the dead-letter queue for each failed one whose queue has such a queue.
 --
 -- Guarantee: run in the transaction that ended the jobs as FAILED, so both happen or neither. The new
--- job carries payload, labels, trace context and failed attempts, whatever the dead-letter queue's
--- pause, limits or delays. A dead-letter queue that is deleted gets none.
+-- job carries payload, labels, trace context and the last 100 failed attempts (more would make it too
+-- large for a message after a few rounds), whatever the dead-letter queue's pause, limits or delays. A dead-letter queue that is deleted gets none.
 -- Index: job_history_key in the partitions of today; queues_pkey.
 --
 -- $1 project_id, $2 ids of the failed jobs, $3 ids for the new ones (aligned)
@@ -14,7 +14,8 @@ WITH given AS MATERIALIZED (
         job.*,
         given.new_id,
         target.id AS target_id,
-        coalesce(target.max_retries, 2) + 1 AS attempts_allowed
+        coalesce(target.max_retries, 2) + 1 AS attempts_allowed,
+        nullif(job.max_attempts, coalesce(source.max_retries, 2) + 1) AS own_max_attempts
     FROM given
     JOIN taskforge.job_history AS job
         ON job.project_id = given.project_id AND job.id = given.id AND job.status = 5
@@ -28,12 +29,13 @@ WITH given AS MATERIALIZED (
     INSERT INTO taskforge.jobs (
         project_id, id, queue_id, created_at, updated_at, max_attempts, payload_bytes, status,
         priority, timeout, job_type, payload, attempts, labels, traceparent, tracestate,
-        origin_job_id, origin_queue_id, origin_failed_at
+        origin_job_id, origin_queue_id, origin_failed_at, origin_max_attempts
     )
     SELECT
         $1, new_id, target_id, moment.now, moment.now, attempts_allowed, payload_bytes, 1,
-        priority, timeout, job_type, payload, attempts, labels, traceparent, tracestate,
-        id, queue_id, completed_at
+        priority, timeout, job_type, payload,
+        jsonb_path_query_array(attempts, '$[last - 99 to last]'), labels, traceparent, tracestate,
+        id, queue_id, completed_at, own_max_attempts
     FROM failed, (SELECT clock_timestamp() AS now) AS moment
 ), marked AS (
     UPDATE taskforge.job_history AS job

@@ -1,6 +1,7 @@
 """Taking jobs back from a dead-letter queue, over real servers."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -83,6 +84,30 @@ async def test_the_attempts_are_those_that_the_origin_gives_now(
     await queue_stub.UpdateQueue(update("emails", "settings.max_retries"))
     assert await redrive(queue_stub) == 1
     assert (await get(job_stub, buried.id)).max_attempts == 3
+
+
+async def test_a_number_of_attempts_of_its_own_goes_with_the_job(
+    queue_stub: QueueStub, job_stub: JobStub, dead: queue_pb2.Queue
+) -> None:
+    queue = await make(queue_stub, "faxes", dead_letter_queue_id=dead.id, max_retries=5)
+    buried = await bury(job_stub, queue.name, max_attempts=1)
+    assert await redrive(queue_stub) == 1
+    back = await get(job_stub, buried.id)
+    assert (back.max_attempts, back.attempt_count) == (1, 0)
+
+
+async def test_of_the_failed_attempts_the_last_hundred_stay(
+    queue_stub: QueueStub, job_stub: JobStub, database: Database, dead: queue_pb2.Queue
+) -> None:
+    buried = await bury(job_stub)
+    await database.hot.execute(
+        "UPDATE taskforge.jobs SET attempts = (SELECT jsonb_agg(attempts->0 || jsonb_build_object("
+        "'message', n::text)) FROM generate_series(1, 150) AS n) WHERE id = $1",
+        UUID(buried.id),
+    )
+    assert await redrive(queue_stub) == 1
+    back = await get(job_stub, buried.id)
+    assert [attempt.message for attempt in back.attempts] == [str(n) for n in range(51, 151)]
 
 
 async def test_filters_combine(
