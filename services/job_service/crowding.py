@@ -95,8 +95,13 @@ class Crowds:
             async with pool.acquire() as connection:
                 yield connection, {}
             return
-        async with crowd.turn, pool.acquire() as connection, connection.transaction():
-            yield connection, await self._beyond(crowd, connection, project_id, drafts)
+        try:
+            async with crowd.turn, pool.acquire() as connection, connection.transaction():
+                yield connection, await self._beyond(crowd, connection, project_id, drafts)
+        except BaseException:
+            # Nothing was created, so there is more room than was left.
+            crowd.counted_at = -math.inf
+            raise
 
     async def _has_ample_room(
         self, crowd: _Crowd, executor: Executor, project_id: UUID, jobs: int
