@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.dev_system import command_line, environment
+from tests.support.statements import fetch
 
 
 @pytest.fixture
@@ -21,13 +22,13 @@ def files(tmp_path: Path) -> Path:
     return folder
 
 
-def _demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _demo(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command_line("demo", *arguments),
         capture_output=True,
         text=True,
         timeout=100,
-        env=environment(),
+        env=environment(variables),
         check=False,
     )
 
@@ -57,6 +58,22 @@ def test_the_demo_leaves_neither_data_nor_queues_behind_but_keeps_them_when_aske
         assert (folder / "logs" / "worker-1.log").is_file()
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_on_a_database_of_somebody_it_leaves_no_key_that_is_good(
+    files: Path, database_url: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    demo = _demo(
+        *("--path", str(files), "--limit", "2", "--workers", "1", "--database-url", database_url),
+        TASKFORGE_DATA_FOLDER=str(data),
+        # Whatever else the user works with.
+        TASKFORGE_API_KEY="tfk_of_another_system",
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    keys = fetch(database_url, "SELECT revoked_at IS NOT NULL AS gone FROM api_keys")
+    assert [key["gone"] for key in keys] == [True]
+    assert not data.exists()
 
 
 def test_an_empty_folder_is_one_line(tmp_path: Path) -> None:

@@ -109,9 +109,10 @@ class Command:
 class DevSystem(Command):
     """`taskforge dev` on free ports; serves when the constructor returns."""
 
-    def __init__(self, data_folder: Path) -> None:
+    def __init__(self, data_folder: Path, variables: Mapping[str, str] | None = None) -> None:
         super().__init__(
-            "dev", "--data-folder", str(data_folder), "--queue-port", "0", "--job-port", "0"
+            *("dev", "--data-folder", str(data_folder), "--queue-port", "0", "--job-port", "0"),
+            variables=variables,
         )
         self.data_folder = data_folder
         self.until_says(_LAST_LINE)
@@ -138,14 +139,16 @@ class DevSystem(Command):
             api_key=self.key_file.read_text().strip(),
         )
 
-    def taskforge(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run another command against this system, to its end."""
+    def taskforge(
+        self, *arguments: str, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run another command against this system, to its end; `variables` are added."""
         return subprocess.run(
             command_line(*arguments),
             capture_output=True,
             text=True,
             timeout=PATIENCE,
-            env=environment(self.variables),
+            env=environment({**self.variables, **(variables or {})}),
             check=False,
         )
 
