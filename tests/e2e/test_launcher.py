@@ -43,6 +43,19 @@ def test_the_ports_are_free_again_when_the_system_has_stopped(
         ReservedPort(int(address.rpartition(":")[2])).release()
 
 
+def test_services_with_tls_need_an_authority_to_be_probed_with(
+    settings: Settings, tmp_path: Path
+) -> None:
+    files = {"tls_certificate": tmp_path / "c", "tls_key": tmp_path / "k"}
+    with pytest.raises(LaunchError, match="TASKFORGE_TLS_AUTHORITIES must name who has signed it"):
+        Launcher(settings.model_copy(update=files), logs=tmp_path).start()
+    with pytest.raises(LaunchError, match=f"tls: cannot read {tmp_path}/ca"):
+        Launcher(
+            settings.model_copy(update={**files, "tls_authorities": tmp_path / "ca"}),
+            logs=tmp_path,
+        ).start()
+
+
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (10_000, 10)]
 )
