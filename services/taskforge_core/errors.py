@@ -33,6 +33,11 @@ from google.rpc import error_details_pb2, status_pb2
 DOMAIN = "taskforge"
 """The domain of each `ErrorInfo`."""
 
+_LONGEST_TEXT_BYTES = 400
+_ALL_VIOLATIONS_BYTES = 2000
+"""gRPC refuses trailers above 8 KiB, and the client would get its error instead of ours. The
+message travels twice, once with each byte beyond ASCII as three."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -163,30 +168,44 @@ def invalid_field(
 def to_status(error: TaskForgeError) -> status_pb2.Status:
     """The wire form of an error, for `abort_with_status` and for one item of a batch."""
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+        error_details_pb2.ErrorInfo(
+            reason=error.reason,
+            domain=DOMAIN,
+            metadata={name: _shortened(value) for name, value in error.metadata.items()},
+        )
     ]
     if error.field_violations:
         bad_request = error_details_pb2.BadRequest()
         for violation in error.field_violations:
             bad_request.field_violations.add(
-                field=violation.field, description=violation.description
+                field=_shortened(violation.field), description=_shortened(violation.description)
             )
+            if bad_request.ByteSize() > _ALL_VIOLATIONS_BYTES:
+                break
         details.append(bad_request)
     if error.precondition is not None:
         failure = error_details_pb2.PreconditionFailure()
         failure.violations.add(
             type=error.precondition.type,
             subject=error.precondition.subject,
-            description=error.precondition.description,
+            description=_shortened(error.precondition.description),
         )
         details.append(failure)
     if error.retry_after is not None:
         delay = duration_pb2.Duration()
         delay.FromTimedelta(error.retry_after)
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=error.code.value[0], message=error.message)
+    status = status_pb2.Status(code=error.code.value[0], message=_shortened(error.message))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _shortened(text: str) -> str:
+    """The text, or its beginning where a caller made it longer than an error can be."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= _LONGEST_TEXT_BYTES:
+        return text
+    return encoded[:_LONGEST_TEXT_BYTES].decode("utf-8", "ignore") + "…"

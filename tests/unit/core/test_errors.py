@@ -137,3 +137,18 @@ def test_every_reason_in_the_code_is_one_of_the_contract() -> None:
     raised = raised_reasons()
     assert len(raised) >= 5
     assert [(path, reason) for path, reason in raised if reason not in contract] == []
+
+
+def test_an_error_fits_into_trailers_however_long_a_caller_made_its_parts() -> None:
+    long = "💥" * 10_000
+    error = InvalidArgument(
+        "INVALID_REQUEST",
+        long,
+        metadata={"field": long},
+        field_violations=[FieldViolation(long, long)] * 100,
+    )
+    status = to_status(error)
+    # The message is sent a second time with three characters a byte, the rest with 4/3.
+    assert len(status.message.encode()) * 3 + status.ByteSize() * 4 / 3 < 8000
+    assert status.message.endswith("…")
+    assert to_status(NotFound("QUEUE_NOT_FOUND", "short")).message == "short"
