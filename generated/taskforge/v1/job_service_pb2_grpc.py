@@ -28,12 +28,14 @@ if _version_not_supported:
 class JobServiceStub:
     """Takes jobs from producers and leases them to workers.
 
-    Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
-    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
-    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
-    name within the project; `project_id` may be left out, which means the project `default`. A request
-    is at most 4 MiB unless the server is set otherwise.
+    Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
+    (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`), RESOURCE_EXHAUSTED
+    (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a `project_id`, with NOT_FOUND
+    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`, it
+    is the queue's id or its name within the project; `project_id` may be left out, which means the
+    project of the credential or, where that is for a whole organisation, the organisation's project
+    `default`. A request is at most 4 MiB unless the server is set otherwise.
     """
 
     def __init__(self, channel):
@@ -127,12 +129,14 @@ class JobServiceStub:
 class JobServiceServicer:
     """Takes jobs from producers and leases them to workers.
 
-    Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
-    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
-    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
-    name within the project; `project_id` may be left out, which means the project `default`. A request
-    is at most 4 MiB unless the server is set otherwise.
+    Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
+    (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`), RESOURCE_EXHAUSTED
+    (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a `project_id`, with NOT_FOUND
+    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`, it
+    is the queue's id or its name within the project; `project_id` may be left out, which means the
+    project of the credential or, where that is for a whole organisation, the organisation's project
+    `default`. A request is at most 4 MiB unless the server is set otherwise.
     """
 
     def CreateJob(self, request, context):
@@ -377,12 +381,14 @@ def add_JobServiceServicer_to_server(servicer, server):
 class JobService:
     """Takes jobs from producers and leases them to workers.
 
-    Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`), with RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the
-    project's quota and, where it has a `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the
-    comments below name the other reasons. Where a request names a `queue`, it is the queue's id or its
-    name within the project; `project_id` may be left out, which means the project `default`. A request
-    is at most 4 MiB unless the server is set otherwise.
+    Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
+    (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`), RESOURCE_EXHAUSTED
+    (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a `project_id`, with NOT_FOUND
+    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`, it
+    is the queue's id or its name within the project; `project_id` may be left out, which means the
+    project of the credential or, where that is for a whole organisation, the organisation's project
+    `default`. A request is at most 4 MiB unless the server is set otherwise.
     """
 
     @staticmethod
