@@ -1,28 +1,35 @@
 """Two real replicas and the scheduler's passes against a model of what the engine promises."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
+from tests.integration.engine.model import (
+    CANCELLED,
+    CORNERS,
+    ENDED,
+    FAILED,
+    PENDING,
+    PROCESSING,
+    SCHEDULED,
+    SESSIONS,
+    SUCCEEDED,
+    Job,
+    Model,
+    some_run,
 )
+from tests.integration.engine.queues import Queue, new_queues
+from tests.integration.engine.world import World
 from tests.support.job_calls import (
     acquire,
     cancel,
@@ -36,140 +43,16 @@ from tests.support.job_calls import (
     snoozed,
     verdicts,
 )
-from tests.support.job_replicas import JobReplica, job_replica, until_connected
-from tests.support.leases import miscounts
-from tests.support.refusals import expect_error
+from tests.support.job_replicas import job_replica, until_connected
 from tests.support.rows import insert_queue
 
-from queue_service.redriving import Redriver
-from scheduler_service.folding import Folder
-from scheduler_service.promoting import Promoter
-from scheduler_service.rescuing import Rescuer
-from scheduler_service.timing_out import TimeoutEnforcer
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge.v1 import queue_service_pb2
 from taskforge_core.database import Database
-from taskforge_core.notifications import Notifier
-from taskforge_core.projects import Projects
 from taskforge_core.settings import Settings
-from taskforge_core.statuses import JobStatus
-
-T = TypeVar("T")
 
 EXAMPLES, STEPS = 45, 40
 """1,800 steps in all, of which each takes a few milliseconds."""
-
-CALL_SECONDS = 30
-SESSIONS = range(3)
-
-PENDING, SCHEDULED, PROCESSING = JobStatus.PENDING, JobStatus.SCHEDULED, JobStatus.PROCESSING
-SUCCEEDED, FAILED, CANCELLED = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
-WAITING = {PENDING, SCHEDULED}
-ENDED = {SUCCEEDED, FAILED, CANCELLED}
-
-
-@dataclass
-class Queue:
-    """A queue of the model."""
-
-    name: str
-    priority: int
-    retries_later: bool
-    limit: int | None = None
-    dead_letters: str | None = None
-    id: str = ""
-    is_active: bool = True
-
-
-def new_queues() -> dict[str, Queue]:
-    return {
-        queue.name: queue
-        for queue in (
-            Queue("emails", 1, retries_later=True, dead_letters="dead"),
-            Queue("letters", 5, retries_later=False, limit=2),
-            Queue("dead", 0, retries_later=False),
-        )
-    }
-
-
-@dataclass
-class Job:
-    """A job of the model."""
-
-    id: str
-    queue: Queue
-    priority: int
-    created_at: datetime
-    max_attempts: int
-    status: JobStatus
-    attempts: int = 0
-    token: str = ""
-    """The valid one."""
-    session: int = -1
-    cancel_requested: bool = False
-    answer: tuple[str, JobStatus] | None = None
-    """The token that was settled last, and what its settle was answered."""
-    dead_letter: "Job | None" = None
-    origin: Queue | None = None
-    old_tokens: list[str] = field(default_factory=list)
-
-    @property
-    def rank(self) -> tuple[int, int, datetime, str]:
-        return (-self.queue.priority, -self.priority, self.created_at, self.id)
-
-
-class World:
-    """The real system: its parts, and the loop of the tests that they live in."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        database: Database,
-        replicas: list[JobReplica],
-        queues: dict[str, Queue],
-    ) -> None:
-        self._loop = loop
-        self.database = database
-        self.replicas = replicas
-        self.queues = queues
-        self.steps: Counter[str] = Counter()
-        """What was done, by rule and by the status of a job that it led to."""
-        notifier = Notifier(database.hot, "scheduler")
-        self.promoter = Promoter(database.hot, notifier)
-        self.rescuer = Rescuer(database.hot, notifier)
-        self.enforcer = TimeoutEnforcer(database.hot, notifier)
-        self.folder = Folder(database.hot, batch_size=7)
-        self.redriver = Redriver(database, Projects(database), notifier)
-
-    def do(self, work: Awaitable[T]) -> T:
-        """Run it in the tests' loop, from the thread of the state machine."""
-
-        async def run() -> T:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await work
-
-        coroutine: Coroutine[Any, Any, T] = run()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def sql(self, statement: str, *values: object) -> list[Any]:
-        return list(self.do(self.database.hot.fetch(statement, *values)))
-
-    def reset(self) -> None:
-        """As if nothing had ever happened but the queues."""
-
-        async def begin_anew() -> None:
-            for replica in self.replicas:
-                await replica.until_taking(0)
-                await replica.server._background.idle()
-            await self.database.hot.execute(
-                "TRUNCATE taskforge.jobs, taskforge.job_history, taskforge.queue_counts,"
-                " taskforge.queue_deltas, taskforge.sessions, taskforge.queue_starts"
-            )
-            await self.database.hot.execute(
-                "UPDATE taskforge.queues SET is_active = true, accepts_jobs = true"
-            )
-
-        self.do(begin_anew())
 
 
 @pytest.fixture
@@ -201,76 +84,8 @@ PICK = st.integers(0, 10**6)
 REPLICA = st.integers(0, 1)
 
 
-class Engine(RuleBasedStateMachine):
+class Engine(Model):
     """What may happen, and what must follow from it."""
-
-    world: World
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.world.reset()
-        self.jobs: list[Job] = []
-        self.sessions = [str(uuid4()) for _ in SESSIONS]
-        self.sequences = [0 for _ in SESSIONS]
-        self.must_speak = [False for _ in SESSIONS]
-        self.queues = self.world.queues
-        for queue in self.queues.values():
-            queue.is_active = True
-
-    # -- Helpers ----------------------------------------------------------------------------------
-
-    def stub(self, replica: int) -> Any:
-        return self.world.replicas[replica].stub
-
-    def of(self, *statuses: JobStatus) -> list[Job]:
-        return [job for job in self.jobs if job.status in statuses]
-
-    def held_by(self, session: int) -> list[Job]:
-        return [job for job in self.of(PROCESSING) if job.session == session]
-
-    def refused(self, call: Awaitable[object], code: grpc.StatusCode, reason: str) -> None:
-        self.world.do(expect_error(call, code, reason))
-
-    def end(
-        self, job: Job, status: JobStatus, *, answered: bool, uses_attempt: bool = True
-    ) -> None:
-        """An attempt has ended; where the job stands by the engine's rules."""
-        if job.cancel_requested and status is not SUCCEEDED:
-            status, uses_attempt = CANCELLED, True
-        job.old_tokens.append(job.token)
-        job.answer = (job.token, status) if answered else None
-        job.token, job.session, job.cancel_requested = "", -1, False
-        job.status = status
-        if not uses_attempt:
-            job.attempts -= 1
-        if status is FAILED and job.queue.dead_letters is not None:
-            self.expect_dead_letter(job)
-
-    def end_failed(self, job: Job, *, answered: bool, later: bool) -> None:
-        """It failed, and may be tried again."""
-        if job.attempts >= job.max_attempts:
-            self.end(job, FAILED, answered=answered)
-        else:
-            self.end(job, SCHEDULED if later else PENDING, answered=answered)
-
-    def expect_dead_letter(self, job: Job) -> None:
-        [row] = self.world.sql(
-            "SELECT made.* FROM taskforge.job_history AS dead"
-            " JOIN taskforge.jobs AS made ON made.id = dead.dead_letter_job_id WHERE dead.id = $1",
-            job.id,
-        )
-        assert (str(row["origin_job_id"]), str(row["origin_queue_id"])) == (job.id, job.queue.id)
-        assert str(row["queue_id"]) == self.queues["dead"].id
-        job.dead_letter = Job(
-            id=str(row["id"]),
-            queue=self.queues["dead"],
-            priority=job.priority,
-            created_at=row["created_at"],
-            max_attempts=3,
-            status=PENDING,
-            origin=job.queue,
-        )
-        self.jobs.append(job.dead_letter)
 
     @initialize()
     def begin_with_jobs(self) -> None:
@@ -313,24 +128,6 @@ class Engine(RuleBasedStateMachine):
 
     # -- Workers ----------------------------------------------------------------------------------
 
-    def best(self, count: int) -> list[Job]:
-        """What a claim of so many jobs must bring, in its order."""
-        room = {
-            queue.name: queue.limit - sum(job.queue is queue for job in self.of(PROCESSING))
-            for queue in self.queues.values()
-            if queue.limit is not None
-        }
-        chosen: list[Job] = []
-        for job in sorted(self.of(PENDING), key=lambda job: job.rank):
-            if len(chosen) == count:
-                break
-            if not job.queue.is_active or room.get(job.queue.name, 1) <= 0:
-                continue
-            if job.queue.name in room:
-                room[job.queue.name] -= 1
-            chosen.append(job)
-        return chosen
-
     @precondition(lambda self: bool(self.best(1)))
     @rule(replica=REPLICA, session=st.sampled_from(SESSIONS), count=st.integers(2, 4))
     def acquire_what_is_there(self, replica: int, session: int, count: int) -> None:
@@ -361,13 +158,6 @@ class Engine(RuleBasedStateMachine):
                 lease.lease_token,
                 None,
             )
-
-    def running(self, pick: int) -> Job:
-        running = self.of(PROCESSING)
-        return running[pick % len(running)]
-
-    def some_run(self) -> bool:
-        return bool(self.of(PROCESSING))
 
     @precondition(some_run)
     @rule(replica=REPLICA, pick=PICK)
@@ -511,11 +301,6 @@ class Engine(RuleBasedStateMachine):
             is_active,
         )
 
-    def dead_letters(self) -> list[Job]:
-        """Those that wait in the dead-letter queue and came there by failing."""
-        waiting = self.of(PENDING, SCHEDULED)
-        return [job for job in waiting if job.origin and job.queue is self.queues["dead"]]
-
     @precondition(lambda self: bool(self.dead_letters()))
     @rule()
     def redrive(self) -> None:
@@ -526,7 +311,7 @@ class Engine(RuleBasedStateMachine):
         for job in back:
             assert job.origin is not None
             job.queue, job.status = job.origin, PENDING
-            job.attempts, job.max_attempts = 0, 3
+            job.attempts, job.max_attempts = 0, job.origin_max_attempts
 
     # -- Time -------------------------------------------------------------------------------------
 
@@ -568,63 +353,6 @@ class Engine(RuleBasedStateMachine):
     @rule()
     def fold(self) -> None:
         self.world.do(self.world.folder.run_once())
-
-    def reached(self) -> set[str]:
-        """Which corners the model is in, so that a run that misses one is seen."""
-        corners = {job.status.name for job in self.jobs}
-        corners |= {"dead letter" for job in self.jobs if job.dead_letter is not None}
-        corners |= {"redriven" for job in self.jobs if job.origin is job.queue}
-        corners |= {"cancel requested" for job in self.jobs if job.cancel_requested}
-        corners |= {
-            "last attempt" for job in self.of(PROCESSING) if job.attempts == job.max_attempts
-        }
-        corners |= {"rescued" for must_speak in self.must_speak if must_speak}
-        full = sum(job.queue is self.queues["letters"] for job in self.of(PROCESSING)) == 2
-        corners |= {"limit reached"} if full else set()
-        return corners
-
-    # -- What always holds ------------------------------------------------------------------------
-
-    @invariant()
-    def the_rows_are_as_the_model_says(self) -> None:
-        self.world.steps["steps"] += 1
-        self.world.steps.update(self.reached())
-        rows = self.world.sql(
-            "SELECT id::text, queue_id::text, status, attempt_count, max_attempts, lease_seq,"
-            " cancel_requested_at IS NOT NULL AND status = 3 AS cancel_requested"
-            " FROM taskforge.jobs UNION ALL"
-            " SELECT id::text, queue_id::text, status, attempt_count, max_attempts, NULL, false"
-            " FROM taskforge.job_history"
-        )
-        found = {row["id"]: tuple(row)[1:] for row in rows}
-        assert len(found) == len(rows), "a job is in both tables"
-        expected = {
-            job.id: (
-                job.queue.id,
-                job.status,
-                job.attempts,
-                job.max_attempts,
-                int(job.token[76:], 16) if job.token else None,
-                job.cancel_requested,
-            )
-            for job in self.jobs
-        }
-        assert found == expected
-
-    @invariant()
-    def the_counts_are_exact(self) -> None:
-        assert self.world.do(miscounts(self.world.database.hot)) == []
-
-
-CORNERS = {status.name for status in JobStatus} | {
-    "dead letter",
-    "redriven",
-    "cancel requested",
-    "last attempt",
-    "rescued",
-    "limit reached",
-}
-"""Where the examples must have been: else they prove less than they seem to."""
 
 
 # A failure is made as short as possible before it is shown, which may take five minutes.
