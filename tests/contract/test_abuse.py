@@ -22,6 +22,7 @@ from tests.support.rpcs import (
     Things,
     guarded_contract,
     nothing,
+    rows_of,
     things_of,
 )
 from tests.support.snapshots import snapshot
@@ -220,7 +221,7 @@ async def test_hostile_values_in_every_field_are_answered_by_the_contract(
     # What is valid is carried out: it is about things that may go.
     watch = Watch(contract, database, own)
     method = METHODS[name].input_type
-    theirs = await _rows_of(database, foreign)
+    theirs = await rows_of(database, foreign)
     with capture_logs() as lines:
         for path in paths(method):
             for request in hostile(_fields(name, things), method, path):
@@ -228,7 +229,7 @@ async def test_hostile_values_in_every_field_are_answered_by_the_contract(
         for broken in _broken(name, things, foreign_things):
             await watch.send(name, broken)
     assert [line for line in lines if line.get("log_level") in {"error", "critical"}] == []
-    assert await _rows_of(database, foreign) == theirs
+    assert await rows_of(database, foreign) == theirs
     assert watch.refused > 0 or not method.fields
 
 
@@ -253,17 +254,6 @@ def _broken(name: str, things: Things, foreign: Things) -> Iterator[Message | by
         yield dice.randbytes(dice.randint(1, 200))
     yield make(**_fields(name, foreign))
     yield make(**_fields(name, nothing()))
-
-
-async def _rows_of(database: Database, tenant: Tenant) -> list[Any]:
-    """All that another tenant has."""
-    return [
-        await database.hot.fetch(
-            f"SELECT t::text FROM taskforge.{table} AS t WHERE project_id = $1 ORDER BY 1",
-            tenant.project_id,
-        )
-        for table in ("queues", "jobs", "job_history", "sessions", "queue_deltas")
-    ]
 
 
 async def test_metadata_beyond_all_measure_ends_one_call_and_nothing_else(

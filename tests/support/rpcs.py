@@ -272,3 +272,14 @@ async def things_of(database: Database, tenant: Tenant) -> Things:
         str(key_id(key)),
         token,
     )
+
+
+async def rows_of(database: Database, tenant: Tenant) -> list[Any]:
+    """All that another tenant has."""
+    return [
+        await database.hot.fetch(
+            f"SELECT t::text FROM taskforge.{table} AS t WHERE project_id = $1 ORDER BY 1",
+            tenant.project_id,
+        )
+        for table in ("queues", "jobs", "job_history", "sessions", "queue_deltas")
+    ]
