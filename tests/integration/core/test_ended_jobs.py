@@ -70,6 +70,7 @@ async def test_history_has_all_that_the_job_had(database: Database) -> None:
     assert {name: history[name] for name in kept} == {name: job[name] for name in kept}
     assert job.keys() - history.keys() == {
         "lease_seq",
+        "origin_max_attempts",
         "session_id",
         "timeout_at",
         "undelivered_count",
