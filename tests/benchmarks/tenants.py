@@ -1,0 +1,208 @@
+"""What a noisy tenant costs the others: `make bench`.
+
+Two replicas of job_service, as processes that authenticate, on an embedded Postgres (fsync on).
+Tenant A has a quota of jobs a second and sends ten times as many, from a process of its own; B and
+C create jobs at a modest rate and take the time of each call. Every round measures them without A
+and with it, one right after the other; the figures are medians over the rounds. The goal: with A's
+noise the others' p99 is at most twice what it is without.
+"""
+
+import asyncio
+import multiprocessing
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+from rich.console import Console
+from rich.table import Table
+from tests.support.deployment import Deployment
+from tests.support.rows import insert_queue
+from tests.support.stubs import JobStub
+from tests.support.tenants import bearing_channel, insert_tenant
+
+from taskforge.v1 import job_pb2
+from taskforge.v1 import job_service_pb2 as pb
+from taskforge.v1.job_service_pb2_grpc import JobServiceStub
+from taskforge_core.logs import configure_logging
+
+QUOTA = 50
+"""Jobs a second that A may create, over both replicas together."""
+
+NOISE = 10 * QUOTA
+QUIET = 40
+"""Jobs a second that B and C create each."""
+
+ROUNDS = 7
+SECONDS = 6.0
+WARM_UP = 2.0
+MOST_AT_ONCE = 500
+"""Calls that the noise has open at most, should the servers not keep up."""
+
+REQUEST = pb.CreateJobRequest(job=job_pb2.JobSpec(queue="q", job_type="send", payload='{"n": 1}'))
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Of successful calls, in milliseconds."""
+
+    p50: float
+    p99: float
+
+
+async def create_evenly(
+    stubs: Sequence[JobStub], rate: float, seconds: float, stop: Event | None = None
+) -> tuple[list[float], Counter[str]]:
+    """Create jobs at a rate, come what may; how many seconds calls took, and what came of them."""
+    took: list[float] = []
+    outcomes: Counter[str] = Counter()
+    calls: set[asyncio.Task[None]] = set()
+
+    async def create(stub: JobStub) -> None:
+        started = time.perf_counter()
+        try:
+            await stub.CreateJob(REQUEST)
+        except grpc.aio.AioRpcError as error:
+            outcomes[error.code().name] += 1
+        else:
+            outcomes["OK"] += 1
+            took.append(time.perf_counter() - started)
+
+    began = due = time.perf_counter()
+    while due < began + seconds and not (stop is not None and stop.is_set()):
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if len(calls) < MOST_AT_ONCE:
+            call = asyncio.create_task(create(random.choice(stubs)))
+            calls.add(call)
+            call.add_done_callback(calls.discard)
+        due += random.expovariate(rate)
+    await asyncio.gather(*calls)
+    return took, outcomes
+
+
+async def stubs_of(stack: AsyncExitStack, addresses: Sequence[str], key: str) -> list[JobStub]:
+    """A tenant's calls at every replica."""
+    channels = [
+        await stack.enter_async_context(bearing_channel(address, key)) for address in addresses
+    ]
+    return [JobServiceStub(channel) for channel in channels]
+
+
+def make_noise(
+    addresses: Sequence[str], key: str, rate: float, loud: Event, stop: Event, results: Any
+) -> None:
+    """The process of tenant A: noise until it is stopped; then what came of its calls."""
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            stubs = await stubs_of(stack, addresses, key)
+            loud.set()
+            started = time.perf_counter()
+            _, outcomes = await create_evenly(stubs, rate, 3600.0, stop)
+            results.put((outcomes, time.perf_counter() - started))
+
+    asyncio.run(run())
+
+
+@contextmanager
+def noise(addresses: Sequence[str], key: str, rate: float) -> Iterator[list[dict[str, float]]]:
+    """Tenant A sends this many calls a second meanwhile; in the end, how many of each outcome."""
+    spawn = multiprocessing.get_context("spawn")
+    loud, stop, results = spawn.Event(), spawn.Event(), spawn.SimpleQueue()
+    process = spawn.Process(target=make_noise, args=(addresses, key, rate, loud, stop, results))
+    process.start()
+    rates: list[dict[str, float]] = []
+    try:
+        if not loud.wait(30):
+            raise RuntimeError("the process of tenant A did not start")
+        yield rates
+        stop.set()
+        outcomes, seconds = results.get()
+        rates.append({outcome: count / seconds for outcome, count in outcomes.items()})
+        process.join()
+    finally:
+        process.kill()
+
+
+async def measure(tenants: Sequence[Sequence[JobStub]]) -> Latencies:
+    """How long calls of the quiet tenants take."""
+    await asyncio.gather(*(create_evenly(stubs, QUIET, WARM_UP) for stubs in tenants))
+    results = await asyncio.gather(*(create_evenly(stubs, QUIET, SECONDS) for stubs in tenants))
+    assert all(set(outcomes) == {"OK"} for _, outcomes in results), results
+    ranked = statistics.quantiles([ms * 1000 for took, _ in results for ms in took], n=100)
+    return Latencies(ranked[49], ranked[98])
+
+
+async def measure_all(dsn: str, addresses: Sequence[str]) -> Table:
+    """Everything, as a table."""
+    pool = await asyncpg.create_pool(dsn, min_size=1, max_size=1)
+    keys = {}
+    for name in "ABC":
+        tenant = await insert_tenant(pool, name)
+        await insert_queue(pool, "q", project_id=tenant.project_id)
+        keys[name] = tenant.key
+        if name == "A":
+            await pool.execute(
+                "UPDATE taskforge.projects SET max_jobs_per_second = $1 WHERE id = $2",
+                QUOTA,
+                tenant.project_id,
+            )
+    await pool.close()
+    without, with_noise, noises = [], [], []
+    async with AsyncExitStack() as stack:
+        tenants = [await stubs_of(stack, addresses, keys[name]) for name in "BC"]
+        for _ in range(ROUNDS):
+            without.append(await measure(tenants))
+            with noise(addresses, keys["A"], NOISE) as rates:
+                with_noise.append(await measure(tenants))
+            noises += rates
+    return table_of(without, with_noise, noises)
+
+
+def table_of(
+    without: Sequence[Latencies],
+    with_noise: Sequence[Latencies],
+    noises: Sequence[dict[str, float]],
+) -> Table:
+    """The medians of all rounds."""
+    title = (
+        f"Creating a job as B and C ({QUIET} a second each) while A, who may create {QUOTA} a"
+        f" second, tries {NOISE}"
+    )
+    table = Table("", "without A", "with A", "ratio", title=title)
+    for name in ("p50", "p99"):
+        quiet = statistics.median(getattr(each, name) for each in without)
+        noisy = statistics.median(getattr(each, name) for each in with_noise)
+        table.add_row(name, f"{quiet:.2f} ms", f"{noisy:.2f} ms", f"{noisy / quiet:.2f}")
+    for outcome in sorted({outcome for each in noises for outcome in each}):
+        rate = statistics.median(each.get(outcome, 0.0) for each in noises)
+        table.add_row(f"A's calls answered {outcome}", "", f"{rate:.0f} a second", "")
+    return table
+
+
+def main() -> None:
+    """Measure everything on a Postgres of its own."""
+    configure_logging(log_level="warning")
+    with (
+        tempfile.TemporaryDirectory(prefix="taskforge-bench-") as folder,
+        tempfile.TemporaryDirectory(prefix="taskforge-logs-") as logs,
+    ):
+        # Postgres runs as nobody where this runs as root.
+        Path(folder).chmod(0o755)
+        with Deployment(Path(folder), Path(logs)) as deployment:
+            replicas = deployment.add("job_service", "job_service", "scheduler_service")
+            addresses = [each.address for each in replicas if each.service == "job_service"]
+            Console().print(asyncio.run(measure_all(deployment.postgres.dsn, addresses)))
+
+
+if __name__ == "__main__":
+    main()
