@@ -31,8 +31,9 @@ dev: $(READY) ## Run Postgres and the three services in this terminal
 test: $(READY) ## Run the tests on a real Postgres (the embedded one, or that of TASKFORGE_DATABASE_URL)
 	$(BIN)/pytest -n auto $(ARGS)
 
-bench: $(READY) ## Measure what the engine's rules cost, on an embedded Postgres of its own
+bench: $(READY) ## Measure what the rules cost and what a noisy tenant does to others, on Postgres of its own
 	$(BIN)/python -m tests.benchmarks.rules
+	$(BIN)/python -m tests.benchmarks.tenants
 
 check: $(READY) ## Check style, types, imports, the contract, and that generated/ is fresh
 	$(BIN)/ruff check

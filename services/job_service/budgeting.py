@@ -33,14 +33,16 @@ class _Budget:
     """How many jobs the latest withdrawal left."""
     counted_at: float = 0.0
     """When that was; later than it was by the database, so that a wait is never told too short."""
+    asked: int = 0
+    """How many are being withdrawn: they count as used until it is known."""
     closed_until: float = 0.0
     kept: int = 0
     """Withdrawn, and not used."""
     kept_until: float = 0.0
 
-    def wait_for(self, jobs: int, limit: int, now: float) -> float:
-        """Seconds until there can be room for so many jobs."""
-        room = min(limit, self.room + limit * (now - self.counted_at))
+    def wait_for(self, jobs: int, limit: int, now: float, *, asked: int = 0) -> float:
+        """Seconds until there can be room for so many jobs beside those that are asked for."""
+        room = min(limit, self.room + limit * (now - self.counted_at)) - asked
         return max(self.closed_until - now, (min(jobs, limit) - room) / limit)
 
     def keep(self, jobs: int, now: float) -> None:
@@ -88,10 +90,14 @@ class JobBudgets:
         now = time.monotonic()
         if budget.take_kept(jobs, now):
             return
-        wait = budget.wait_for(jobs, limit, now)
+        wait = budget.wait_for(jobs, limit, now, asked=budget.asked)
         if wait > 0:
             raise _rate_exceeded(limit, wait)
-        await self._withdrawals.submit(project_id, _Wish(jobs, limit))
+        budget.asked += jobs
+        try:
+            await self._withdrawals.submit(project_id, _Wish(jobs, limit))
+        finally:
+            budget.asked -= jobs
 
     def refund(self, project_id: UUID, jobs: int) -> None:
         """Give back what was taken for jobs that had been created before."""
