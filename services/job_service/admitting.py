@@ -1,6 +1,8 @@
 """Whether its quotas let a project create jobs, asked before anything is made of a request."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from asyncpg import Record
@@ -12,6 +14,18 @@ from taskforge_core.batching import Batcher
 from taskforge_core.database import Database
 from taskforge_core.errors import ResourceExhausted, TaskForgeError
 from taskforge_core.projects import Project
+
+GATHER_SECONDS = 0.02
+"""Calls that are about to be refused wait so long for others, before it is asked whether they are
+repetitions: of a project that sends far too much they are many, and one statement is for all."""
+
+
+@dataclass(slots=True, eq=False)
+class _Gathering:
+    """Request ids that are going to be looked for by one statement."""
+
+    request_ids: list[str] = field(default_factory=list)
+    known: "asyncio.Task[Set[str]] | None" = None
 
 
 class Admission:
@@ -27,13 +41,17 @@ class Admission:
         self._budgets = JobBudgets(database)
         self.crowds = Crowds()
         self._requests: Batcher[str, Record | None] = Batcher(self._find_requests)
+        self._gatherings: dict[UUID, _Gathering] = {}
 
-    async def admit(self, project: Project, request_ids: Sequence[str]) -> int:
+    async def admit(
+        self, project: Project, request_ids: Sequence[str], request_id: str = ""
+    ) -> int:
         """Let the project create jobs, all or none; returns for how many it paid.
 
         Args:
             project: The project.
             request_ids: One a job; empty for a job that has none.
+            request_id: Of the call as a whole, if it has one.
 
         Raises:
             ResourceExhausted: A quota does not allow it (`JOB_RATE_EXCEEDED`,
@@ -47,12 +65,14 @@ class Admission:
             await self._charge(project, jobs)
             return jobs
         except ResourceExhausted:
-            repeated = await self._count_repeated(project.id, request_ids)
-            if not repeated:
+            named = [each for each in (request_id, *request_ids) if each]
+            known = await self._known(project.id, named) if named else frozenset()
+            if known.isdisjoint(named):
                 raise
-        if repeated < jobs:
-            await self._charge(project, jobs - repeated)
-        return jobs - repeated
+        new = 0 if request_id in known else sum(each not in known for each in request_ids)
+        if new:
+            await self._charge(project, new)
+        return new
 
     def repeated(self, project: Project, paid: int, repeated: int) -> None:
         """Give back what was paid for jobs that turned out to be repetitions."""
@@ -72,12 +92,23 @@ class Admission:
         if project.max_jobs_per_second is not None:
             await self._budgets.charge(project.id, project.max_jobs_per_second, jobs)
 
-    async def _count_repeated(self, project_id: UUID, request_ids: Sequence[str]) -> int:
-        named = [request_id for request_id in request_ids if request_id]
-        if not named:
-            return 0
-        found = await self._requests.submit_all(project_id, named)
-        return sum(isinstance(row, Record) for row in found)
+    async def _known(self, project_id: UUID, request_ids: Sequence[str]) -> Set[str]:
+        """Those that earlier creations had, and maybe some that others asked about."""
+        gathering = self._gatherings.get(project_id)
+        if gathering is None:
+            gathering = self._gatherings[project_id] = _Gathering()
+            gathering.known = asyncio.create_task(self._gather(project_id), name="gather")
+            # An error is for whoever still waits; it is no defect if nobody does.
+            gathering.known.add_done_callback(lambda done: done.cancelled() or done.exception())
+        gathering.request_ids += request_ids
+        assert gathering.known is not None
+        return await asyncio.shield(gathering.known)
+
+    async def _gather(self, project_id: UUID) -> Set[str]:
+        await asyncio.sleep(GATHER_SECONDS)
+        request_ids = self._gatherings.pop(project_id).request_ids
+        rows = await self._requests.submit_all(project_id, request_ids)
+        return {row["request_id"] for row in rows if isinstance(row, Record)}
 
     async def _find_requests(
         self, project_id: UUID, request_ids: list[str]

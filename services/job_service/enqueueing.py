@@ -90,12 +90,15 @@ class Enqueuer:
         project = await self._projects.resolve_project(request.project_id)
         project_id = project.id
         _check_request_ids(request)
+        paid = await self._admission.admit(
+            project, [spec.request_id for spec in request.jobs], request.request_id
+        )
         sent = content_hash(request) if request.request_id else b""
         if request.request_id:
             answer = await self._answer_again(project_id, request, sent)
             if answer is not None:
+                self._admission.repeated(project, paid, paid)
                 return answer
-        paid = await self._admission.admit(project, [spec.request_id for spec in request.jobs])
         drafts = await self._draft_all(project_id, request)
         try:
             outcomes = await self._create_in_transaction(project_id, request, drafts, sent)

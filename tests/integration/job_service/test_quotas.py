@@ -171,6 +171,24 @@ async def test_what_was_paid_back_is_used_first_and_lapses(
     assert len(ran) == 1
 
 
+async def test_refused_calls_that_may_be_repetitions_are_looked_for_together(
+    replica: JobUseCases, database: Database, ran: list[str]
+) -> None:
+    await allow(database, max_jobs_per_second=1)
+    await insert_queue(database.hot, "q")
+    first = await create(replica, request_id="known")
+    await set_budget(database, -1000)
+    assert await at_once(replica, [spec()]) == ["JOB_RATE_EXCEEDED"]
+    ran.clear()
+    specs = [spec(request_id=f"new {place}") for place in range(200)]
+    outcomes = await at_once(replica, [*specs, spec(request_id="known")])
+    assert outcomes[:-1] == ["JOB_RATE_EXCEEDED"] * 200
+    assert outcomes[-1] == first.id
+    asked = [text for text in ran if text.startswith("-- Reads what earlier creations")]
+    # One for all, and that of the insert which met the repetition.
+    assert len(asked) <= 3
+
+
 # -- Unfinished jobs ----------------------------------------------------------------------------
 
 
