@@ -5,6 +5,7 @@ says NOT_SERVING, the drain hooks end the streams, and only then does the server
 """
 
 import asyncio
+import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -171,6 +172,16 @@ def build_server(
     return GrpcServer(settings, server, address, health, access)
 
 
+def _keep_what_is_loaded() -> None:
+    """Leave all that the process has made so far out of garbage collections.
+
+    It lives as long as the process. Looking through it stops every call for 30 to 60 ms, several
+    times a minute under load.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 async def serve(
     server: GrpcServer,
     *,
@@ -197,6 +208,8 @@ async def serve(
         loop.add_signal_handler(number, on_signal, number)
     try:
         await server.start()
+        if handle_signals:
+            _keep_what_is_loaded()
         await stop.wait()
         await server.stop(drain, hurry=hurry)
     finally:
