@@ -9,10 +9,11 @@ import pytest
 from tests.support.creations import at_once, create, create_batch, job_ids, spec
 from tests.support.job_use_cases import JobUseCases
 from tests.support.rows import insert_jobs, insert_queue
+from tests.support.waiting import until_blocked
 
 from job_service import budgeting, crowding
 from job_service.budgeting import JobBudgets
-from job_service.queries import count_backlog, withdraw_jobs
+from job_service.queries import count_backlog, lock_backlog, withdraw_jobs
 from taskforge_core.database import Database
 from taskforge_core.errors import ResourceExhausted
 from taskforge_core.ids import DEFAULT_PROJECT_ID
@@ -242,6 +243,21 @@ async def test_jobs_that_do_not_fit_are_refused_among_those_that_ride_together(
     assert outcomes[2] == outcomes[4] == first.id
     assert outcomes.count("TOO_MANY_UNFINISHED_JOBS") == 1
     assert len(await job_ids(database)) == 10
+
+
+async def test_near_its_quota_a_project_creates_in_one_transaction_at_a_time(
+    replica: JobUseCases, database: Database
+) -> None:
+    await allow(database, max_unfinished_jobs=1)
+    queue_id = await insert_queue(database.hot, "q")
+    async with database.hot.acquire() as other, other.transaction():
+        await lock_backlog(other, PROJECT)
+        await insert_jobs(other, queue_id)
+        creation = asyncio.create_task(at_once(replica, [spec()]))
+        await until_blocked(database.hot, other.get_server_pid())
+    # It counts what the other one has created, which nobody could see when it began.
+    assert await creation == ["TOO_MANY_UNFINISHED_JOBS"]
+    assert len(await job_ids(database)) == 1
 
 
 async def test_what_was_undone_leaves_its_room(replica: JobUseCases, database: Database) -> None:
