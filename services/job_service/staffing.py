@@ -19,6 +19,7 @@ from taskforge_core.paging import (
     decode_page_token,
     encode_page_token,
     filters_digest,
+    page_length,
 )
 from taskforge_core.projects import Projects
 
@@ -87,9 +88,11 @@ class Staff:
         page_size = coerce_page_size(request.page_size)
         # One more than asked for tells whether another page follows.
         rows = await self._rows(project_ids, page_size + 1, after=after)
-        response = pb.ListWorkersResponse(workers=[_worker(row) for row in rows[:page_size]])
-        if len(rows) > page_size:
-            last = rows[page_size - 1]
+        workers = [_worker(row) for row in rows]
+        length = page_length(workers, page_size)
+        response = pb.ListWorkersResponse(workers=workers[:length])
+        if len(rows) > length:
+            last = rows[length - 1]
             response.next_page_token = encode_page_token(
                 _LIST, filters, last["worker_id"], last["session_id"]
             )

@@ -16,6 +16,7 @@ from taskforge_core.paging import (
     decode_page_token,
     encode_page_token,
     filters_digest,
+    page_length,
 )
 from taskforge_core.projects import Projects
 from taskforge_core.tables import queues
@@ -57,9 +58,10 @@ class Browser:
         statement = _page(visible, after).limit(size + 1)
         async with self._database.engine.connect() as connection:
             rows = (await connection.execute(statement)).mappings().all()
+        found = [queue_message(row) for row in rows]
+        length = page_length(found, size)
         return queue_service_pb2.ListQueuesResponse(
-            queues=[queue_message(row) for row in rows[:size]],
-            next_page_token=_next_page(filters, rows, size),
+            queues=found[:length], next_page_token=_next_page(filters, rows, length)
         )
 
     async def stats(
@@ -96,8 +98,8 @@ def _page(visible: Sequence[UUID], after: tuple[str, UUID] | None) -> Select[tup
     return statement
 
 
-def _next_page(filters: bytes, rows: Sequence[RowMapping], size: int) -> str:
-    if len(rows) <= size:
+def _next_page(filters: bytes, rows: Sequence[RowMapping], length: int) -> str:
+    if len(rows) <= length:
         return ""
-    last = rows[size - 1]
+    last = rows[length - 1]
     return encode_page_token(_LIST, filters, last["name"], last["id"])

@@ -9,6 +9,7 @@ by the request that carries it; its checksum binds it to one call with the same 
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -23,6 +24,10 @@ DEFAULT_PAGE_SIZE = 50
 
 MAX_PAGE_SIZE = 1000
 """Most items on a page, whatever the request says."""
+
+MAX_PAGE_BYTES = 2 * 1024 * 1024
+"""What the items of a page have together at most, so that it fits into a message: servers send, and
+clients take, 4 MiB unless they are told otherwise."""
 
 _PAGE_FIELDS = ("page_size", "page_token")
 _CHECKSUM_BYTES = 8
@@ -39,6 +44,19 @@ def coerce_page_size(page_size: int) -> int:
     A negative number never comes here: the contract's rule refuses it.
     """
     return min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def page_length(items: Sequence[Message], page_size: int) -> int:
+    """How many of the first items make a page: one at least, and no more than fit into a message.
+
+    Where it is less than there are items, another page follows.
+    """
+    size = 0
+    for count, item in enumerate(items[:page_size]):
+        size += item.ByteSize()
+        if count and size > MAX_PAGE_BYTES:
+            return count
+    return min(len(items), page_size)
 
 
 def filters_digest(request: Message) -> bytes:

@@ -728,7 +728,9 @@ class ListAuditEntriesRequest(_message.Message):
     project_id: _builtins.str
     """Only changes of this project's things. Default: all that the caller may see."""
     page_size: _builtins.int
-    """How many entries to return at most. Default 50; a number above 1,000 means 1,000."""
+    """How many entries to return at most. Default 50; a number above 1,000 means 1,000. A page is
+    shorter where its entries together would pass 2 MiB.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before. Default: the first page."""
     def __init__(

@@ -151,7 +151,9 @@ class ListQueuesRequest(_message.Message):
     project_id: _builtins.str
     """UUID of the project. Default: all projects that the caller may see."""
     page_size: _builtins.int
-    """How many queues to return at most. Default 50; a number above 1,000 means 1,000."""
+    """How many queues to return at most. Default 50; a number above 1,000 means 1,000. A page is
+    shorter where its queues together would pass 2 MiB.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before. Default: the first page."""
     def __init__(

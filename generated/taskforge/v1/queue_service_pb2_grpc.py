@@ -109,7 +109,8 @@ class QueueServiceServicer:
 
     def CreateQueue(self, request, context):
         """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
-        NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
+        NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there; RESOURCE_EXHAUSTED
+        (`TOO_MANY_QUEUES`) beyond the project's quota.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

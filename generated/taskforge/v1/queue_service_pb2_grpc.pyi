@@ -44,7 +44,8 @@ class QueueServiceStub:
     def __new__(cls, channel: _aio.Channel) -> QueueServiceAsyncStub: ...
     CreateQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.CreateQueueRequest, _queue_service_pb2.CreateQueueResponse]
     """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
-    NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
+    NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there; RESOURCE_EXHAUSTED
+    (`TOO_MANY_QUEUES`) beyond the project's quota.
     """
     GetQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueRequest, _queue_service_pb2.GetQueueResponse]
     """Shows a queue. NOT_FOUND (`QUEUE_NOT_FOUND`)."""
@@ -100,7 +101,8 @@ class QueueServiceAsyncStub(QueueServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.CreateQueueRequest, _queue_service_pb2.CreateQueueResponse]  # type: ignore[assignment]
     """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
-    NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
+    NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there; RESOURCE_EXHAUSTED
+    (`TOO_MANY_QUEUES`) beyond the project's quota.
     """
     GetQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.GetQueueRequest, _queue_service_pb2.GetQueueResponse]  # type: ignore[assignment]
     """Shows a queue. NOT_FOUND (`QUEUE_NOT_FOUND`)."""
@@ -159,7 +161,8 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.CreateQueueResponse, _abc.Awaitable[_queue_service_pb2.CreateQueueResponse]]:
         """Makes a queue. ALREADY_EXISTS (`QUEUE_NAME_TAKEN`) where the project has one of this name;
-        NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there.
+        NOT_FOUND (`QUEUE_NOT_FOUND`) where its dead-letter queue is not there; RESOURCE_EXHAUSTED
+        (`TOO_MANY_QUEUES`) beyond the project's quota.
         """
 
     @_abc_1.abstractmethod

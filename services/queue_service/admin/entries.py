@@ -1,6 +1,5 @@
 """Shows the audit log."""
 
-from queue_service.admin.conversion import entry_message
 from queue_service.admin.listing import page_of_entries
 from queue_service.admin.reach import Reach
 from taskforge.v1 import admin_service_pb2 as pb
@@ -27,4 +26,4 @@ class Entries:
                 connection, audit_log, request.organisation_id, request.project_id
             )
             page, token = await page_of_entries(connection, request, rows)
-        return pb.ListAuditEntriesResponse(entries=map(entry_message, page), next_page_token=token)
+        return pb.ListAuditEntriesResponse(entries=page, next_page_token=token)

@@ -13,11 +13,14 @@ from google.protobuf.message import Message
 from sqlalchemy import RowMapping, Select, Table, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from queue_service.admin.conversion import entry_message
+from taskforge.v1 import admin_pb2
 from taskforge_core.paging import (
     coerce_page_size,
     decode_page_token,
     encode_page_token,
     filters_digest,
+    page_length,
 )
 from taskforge_core.tables import api_keys, audit_log
 
@@ -49,15 +52,25 @@ async def page_of_keys(connection: AsyncConnection, request: Any, rows: Rows) ->
     return found, _token(request, found[-1]["created_at"], found[-1]["id"]) if more else ""
 
 
-async def page_of_entries(connection: AsyncConnection, request: Any, rows: Rows) -> Page:
-    """Entries of the audit log, the latest first; their ids are numbers."""
+async def page_of_entries(
+    connection: AsyncConnection, request: Any, rows: Rows
+) -> tuple[Sequence[admin_pb2.AuditEntry], str]:
+    """Entries of the audit log, the latest first; their ids are numbers.
+
+    They alone can be too large for a message together, as they tell what somebody wrote.
+    """
     before = decode_page_token(
         request.page_token, _call(request), filters_digest(request), datetime
     )
     if before is not None:
         rows = rows.where(audit_log.c.id < min(before[1].int, _HIGHEST_ID))
     found, more = await _fetch(connection, request, rows.order_by(audit_log.c.id.desc()))
-    return found, _token(request, found[-1]["at"], UUID(int=found[-1]["id"])) if more else ""
+    entries = [entry_message(row) for row in found]
+    length = page_length(entries, len(entries))
+    if not more and length == len(entries):
+        return entries, ""
+    last = found[length - 1]
+    return entries[:length], _token(request, last["at"], UUID(int=last["id"]))
 
 
 async def _fetch(

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskforge.v1 import job_service_pb2, queue_service_pb2
+from taskforge.v1 import job_service_pb2, queue_pb2, queue_service_pb2
 from taskforge_core.errors import InvalidArgument
 from taskforge_core.paging import (
     coerce_page_size,
     decode_page_token,
     encode_page_token,
     filters_digest,
+    page_length,
 )
 
 FILTERS = filters_digest(queue_service_pb2.ListQueuesRequest())
@@ -157,3 +158,16 @@ def test_the_order_of_labels_does_not_count() -> None:
     one = job_service_pb2.ListJobsRequest(labels={"a": "1", "b": "2", "c": "3"})
     other = job_service_pb2.ListJobsRequest(labels={"c": "3", "b": "2", "a": "1"})
     assert filters_digest(one) == filters_digest(other)
+
+
+def test_a_page_ends_before_it_is_too_large_for_a_message() -> None:
+    mebibyte = queue_pb2.Queue(description="x" * 1_048_000)
+    small = queue_pb2.Queue(name="small")
+    assert page_length([], 10) == 0
+    assert page_length([small] * 3, 2) == 2
+    assert page_length([small] * 3, 3) == 3
+    assert page_length([small] * 3, 10) == 3
+    assert page_length([mebibyte] * 3, 10) == 2
+    assert page_length([mebibyte, mebibyte, small, small], 10) == 4
+    # A single item that is larger still comes.
+    assert page_length([queue_pb2.Queue(description="x" * 3_000_000), small], 10) == 1
