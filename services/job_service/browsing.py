@@ -35,16 +35,15 @@ from taskforge_core.counting import read_counts
 from taskforge_core.database import Database
 from taskforge_core.errors import NotFound, invalid_field
 from taskforge_core.paging import (
+    MAX_PAGE_BYTES,
     coerce_page_size,
     decode_page_token,
     encode_page_token,
     filters_digest,
+    page_length,
 )
 from taskforge_core.projects import Projects
 from taskforge_core.tables import every_job, queue_counts, queue_deltas
-
-MAX_PAGE_BYTES = 2 * 1024 * 1024
-"""A page ends before its jobs' documents pass this size together, but holds one job at least."""
 
 
 class JobBrowser:
@@ -97,11 +96,14 @@ class JobBrowser:
         statement = _page(project_ids, queue_id, conditions, page_size + 1)
         async with self._database.engine.connect() as connection:
             rows = (await connection.execute(statement)).mappings().all()
-        shown = rows[:page_size]
-        response = pb.ListJobsResponse(jobs=[stored_job(row) for row in shown])
-        if shown and shown[-1]["found"] > len(shown):
+        jobs = [stored_job(row) for row in rows[:page_size]]
+        # The statement has cut off by the documents; with all else they may still be too large.
+        length = page_length(jobs, page_size)
+        response = pb.ListJobsResponse(jobs=jobs[:length])
+        if length and rows[0]["found"] > length:
+            last = rows[length - 1]
             response.next_page_token = encode_page_token(
-                "ListJobs", filters, shown[-1]["created_at"], shown[-1]["id"]
+                "ListJobs", filters, last["created_at"], last["id"]
             )
         return response
 

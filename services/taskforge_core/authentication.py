@@ -64,6 +64,7 @@ class _Key:
     id: UUID
     secret_hash: bytes | None
     is_revoked: bool
+    has_expired: bool
     caller: Caller
 
 
@@ -98,14 +99,12 @@ class CredentialAuthenticator:
         return key.caller
 
     def objection(self, caller: Caller) -> TaskForgeError | None:
-        if caller.has_expired:
-            return expired()
         if isinstance(caller.proof, Membership):
             return self._tokens.objection(caller) if self._tokens is not None else None
         assert isinstance(caller.proof, UUID | str)
         key = self._keys.peek(caller.proof)
-        # One that was read anew and was not found any more is gone; a database that is away is not
-        # a reason to end what goes on.
+        # Keys are never deleted, so one that is not known cannot be read now: no reason to end
+        # what goes on.
         return _problem(key) if key is not None else None
 
     async def refresh(self) -> None:
@@ -159,10 +158,11 @@ def _key(row: asyncpg.Record) -> tuple[_Sought, _Key]:
         row["project_id"],
         frozenset(row["permissions"]),
         is_operator=row["is_operator"],
-        expires_at=row["expires_at"],
         proof=sought,
     )
-    return sought, _Key(row["id"], row["secret_hash"], row["is_revoked"], caller)
+    return sought, _Key(
+        row["id"], row["secret_hash"], row["is_revoked"], row["has_expired"], caller
+    )
 
 
 def _problem(key: _Key) -> Unauthenticated | None:
@@ -170,7 +170,7 @@ def _problem(key: _Key) -> Unauthenticated | None:
         return Unauthenticated(
             "CREDENTIAL_REVOKED", "the key was revoked, or its organisation is disabled"
         )
-    return expired() if key.caller.has_expired else None
+    return expired() if key.has_expired else None
 
 
 def _invalid() -> Unauthenticated:

@@ -113,7 +113,7 @@ RETURNING id
 
 _KEY = """
 INSERT INTO taskforge.api_keys (id, organisation_id, name, secret_hash, permissions, created_by)
-VALUES ($1, $2, $3, $4, $5, $3)
+VALUES ($1, $2, $3, $4, $5, $6)
 """
 
 
@@ -128,10 +128,7 @@ async def _make(
         # Its keys would rule all organisations from now on.
         raise CannotBootstrap(f"the organisation {name} is a tenant that has keys: name another")
     await connection.execute(_PROJECT, uuid7(), organisation_id, project)
-    key: ApiKey = new_api_key()
-    await connection.execute(
-        _KEY, key.id, organisation_id, _ACTOR, key.secret_hash, sorted(ALL_PERMISSIONS)
-    )
+    key = await make_full_key(connection, organisation_id, _ACTOR, _ACTOR)
     await append_audit_entry(
         connection,
         "Bootstrap",
@@ -141,6 +138,17 @@ async def _make(
         actor=_ACTOR,
     )
     return FirstKey(name, project, key.text)
+
+
+async def make_full_key(
+    connection: "asyncpg.Connection[Any]", organisation_id: UUID, name: str, made_by: str
+) -> ApiKey:
+    """Make a key of all permissions in all projects of an organisation."""
+    key = new_api_key()
+    await connection.execute(
+        _KEY, key.id, organisation_id, name, key.secret_hash, sorted(ALL_PERMISSIONS), made_by
+    )
+    return key
 
 
 def _check_name(name: str) -> None:

@@ -40,6 +40,7 @@ class Caller:
     is_operator: bool = False
     """Whether it belongs to the organisation that manages the others."""
     expires_at: datetime | None = None
+    """When a token ends by itself, by the clock of its issuer; None for what the database knows."""
     proof: Hashable = None
     """What its authenticator looks it up by, to see whether it is still good."""
 

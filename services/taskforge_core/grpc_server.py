@@ -191,7 +191,8 @@ async def serve(
 ) -> None:
     """Run the server until SIGTERM, SIGINT or `stop`; then drain and stop it. Returns when it has.
 
-    A second signal ends the drain at once.
+    A second signal ends the drain at once. `handle_signals` says that the process is the server's
+    own: tests run several in one.
     """
     stop = stop or asyncio.Event()
     hurry = asyncio.Event()
@@ -209,6 +210,7 @@ async def serve(
     try:
         await server.start()
         if handle_signals:
+            # The process is this server's, and starts nothing else.
             _keep_what_is_loaded()
         await stop.wait()
         await server.stop(drain, hurry=hurry)

@@ -17,6 +17,7 @@ import structlog
 from taskforge_core.callers import PERMISSION_NAMES, Caller, Permission
 from taskforge_core.database import Database
 from taskforge_core.errors import TaskForgeError, Unauthenticated
+from taskforge_core.file_versions import FileVersion, version_of
 from taskforge_core.queries import find_organisations
 from taskforge_core.remembering import Remembered
 from taskforge_core.settings import Settings
@@ -30,6 +31,9 @@ _FETCH_EVERY_SECONDS = 300.0
 _FETCH_AT_MOST_EVERY_SECONDS = 10.0
 _FETCH_TIMEOUT_SECONDS = 5
 _REMEMBERED_TOKENS = 10_000
+
+_UNREAD = object()
+"""Other than the version of any file, there or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class SigningKeys:
         self.generation = 0
         """Counts how often the keys were fetched."""
         self._fetched_at = float("-inf")
-        self._version: object = None
+        self._version: FileVersion | object = _UNREAD
         self._fetching = asyncio.Lock()
 
     async def find(self, key_id: str) -> jwt.PyJWK | None:
@@ -85,7 +89,7 @@ class SigningKeys:
         """Fetch the keys, unless that was done within this time."""
         async with self._fetching:
             is_file = "://" not in self._source
-            if is_file and self._version == _version(Path(self._source)):
+            if is_file and self._version == version_of(Path(self._source)):
                 return
             if not is_file and time.monotonic() - self._fetched_at < unless_within_seconds:
                 return
@@ -99,7 +103,7 @@ class SigningKeys:
     def _read(self, is_file: bool) -> dict[str, jwt.PyJWK]:
         if is_file:
             path = Path(self._source)
-            self._version = _version(path)
+            self._version = version_of(path)
             keys = jwt.PyJWKSet.from_dict(json.loads(path.read_bytes()))
         else:
             client = jwt.PyJWKClient(
@@ -222,11 +226,3 @@ def _read_claims(settings: Settings, claims: Mapping[str, Any]) -> _Token | None
         frozenset(_PERMISSIONS[name] for name in names if name in _PERMISSIONS),
         expires_at,
     )
-
-
-def _version(path: Path) -> object:
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_ino, state.st_size, state.st_mtime_ns

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import asyncpg
 
-from taskforge_core.api_keys import ApiKey, new_api_key, parse_api_key
-from taskforge_core.callers import ALL_PERMISSIONS
+from taskforge_core.api_keys import ApiKey, parse_api_key
+from taskforge_core.bootstrapping import make_full_key
 from taskforge_core.ids import DEFAULT_ORGANISATION_ID
 
 _MINE_ALONE = 0o600
@@ -26,16 +26,7 @@ async def ensure_local_key(dsn: str, file: Path) -> str:
         known = _read(file)
         if known is not None and await _is_good(connection, known):
             return known.text
-        key = new_api_key()
-        await connection.execute(
-            "INSERT INTO taskforge.api_keys"
-            " (id, organisation_id, name, secret_hash, permissions, created_by)"
-            " VALUES ($1, $2, 'local', $3, $4, 'taskforge dev')",
-            key.id,
-            DEFAULT_ORGANISATION_ID,
-            key.secret_hash,
-            sorted(ALL_PERMISSIONS),
-        )
+        key = await make_full_key(connection, DEFAULT_ORGANISATION_ID, "local", "taskforge dev")
     finally:
         await connection.close()
     _write(file, key)

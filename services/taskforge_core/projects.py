@@ -106,10 +106,6 @@ class Projects:
         """
         return await self._find(current_call(), str(project_id)) is not None
 
-    async def rules(self, project_id: UUID) -> Project | None:
-        """A project's rules, whoever asks; None if it is gone."""
-        return await self._remembered.get((None, project_id))
-
     def objection(self, project: ProjectKey) -> TaskForgeError | None:
         """Why a call about this project that is open now must end, if it must."""
         known = self._remembered.peek(project)

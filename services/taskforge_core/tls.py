@@ -17,12 +17,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from taskforge_core.file_versions import FileVersion, version_of
 from taskforge_core.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_Version = tuple[tuple[int, int, int] | None, ...]
-"""What changes of each file with its content: inode, size, time of the last write."""
+_Versions = tuple[FileVersion, ...]
 
 _BLOCK = re.compile(rb"-----BEGIN ([^\n-]+)-----.+?-----END \1-----", re.DOTALL)
 
@@ -58,8 +58,8 @@ class Certificates:
         self._key = key
         self._authorities = authorities
         self._lock = threading.Lock()
-        self._served: _Version = ()
-        self._complained_of: _Version = ()
+        self._served: _Versions = ()
+        self._complained_of: _Versions = ()
 
     def load(self) -> grpc.ServerCertificateConfiguration:
         """Read the files.
@@ -68,7 +68,7 @@ class Certificates:
             UnusableCertificate: They are not what they should be.
         """
         # Looked at before they are read: a write in between is seen as a change.
-        version = self._version()
+        version = self._versions()
         configuration = self._read()
         self._served = version
         return configuration
@@ -79,7 +79,7 @@ class Certificates:
         Called by gRPC's threads before each handshake; never raises.
         """
         with self._lock:
-            version = self._version()
+            version = self._versions()
             if version == self._served:
                 return None
             try:
@@ -92,9 +92,9 @@ class Certificates:
             log.info("certificate_reloaded", file=str(self._certificate))
             return configuration
 
-    def _version(self) -> _Version:
+    def _versions(self) -> _Versions:
         return tuple(
-            _version_of(file)
+            version_of(file)
             for file in (self._certificate, self._key, self._authorities)
             if file is not None
         )
@@ -119,14 +119,6 @@ class Certificates:
                 f"tls_key: {self._key} is not the key of the certificate {self._certificate}"
             )
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
-
-
-def _version_of(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _bytes_of(setting: str, file: Path) -> bytes:

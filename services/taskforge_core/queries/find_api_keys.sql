@@ -1,6 +1,6 @@
 -- Finds API keys, by their ids or by the names of clients' certificates.
 --
--- Guarantee: of the keys that stand for certificates of a name it is the one that is not revoked, else
+-- Guarantee: the database's clock alone says whether a key has expired. Of the keys that stand for certificates of a name it is the one that is not revoked, else
 -- the one that was revoked last.
 -- Index: api_keys_pkey; api_keys_certificates; organisations_pkey.
 --
@@ -12,7 +12,7 @@ SELECT
     key.secret_hash,
     key.certificate_name,
     key.permissions,
-    key.expires_at,
+    coalesce(key.expires_at <= clock_timestamp(), false) AS has_expired,
     key.revoked_at IS NOT NULL OR organisation.disabled_at IS NOT NULL AS is_revoked,
     organisation.is_operator
 FROM (

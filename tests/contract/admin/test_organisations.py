@@ -226,7 +226,8 @@ async def test_what_is_so_already_is_no_change(
 ) -> None:
     async with unchanged(database.hot):
         request = update_organisation("name", "is_enabled", name="acme", is_enabled=True)
-        await served.admin(acme.key).UpdateOrganisation(request)
+        answer = await served.admin(acme.key).UpdateOrganisation(request)
+    assert (answer.organisation.name, answer.organisation.is_enabled) == ("acme", True)
 
 
 async def test_a_key_of_one_project_changes_no_organisation_and_no_project(

@@ -264,7 +264,8 @@ async def test_what_is_so_already_is_no_change(
         request = update_project(
             operator.project_id, "name", "is_enabled", "quotas", name="default", is_enabled=True
         )
-        await served.admin(operator.key).UpdateProject(request)
+        answer = await served.admin(operator.key).UpdateProject(request)
+    assert (answer.project.name, answer.project.is_enabled) == ("default", True)
 
 
 @pytest.mark.parametrize(

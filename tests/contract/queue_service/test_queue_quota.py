@@ -41,6 +41,8 @@ async def test_a_deleted_queue_makes_room(queue_stub: QueueStub, database: Datab
     await make(queue_stub, "a")
     await queue_stub.DeleteQueue(pb.DeleteQueueRequest(queue="a"))
     await make(queue_stub, "b")
+    listed = await queue_stub.ListQueues(pb.ListQueuesRequest())
+    assert [queue.name for queue in listed.queues] == ["b"]
 
 
 async def test_a_lower_quota_takes_no_queue_away(queue_stub: QueueStub, database: Database) -> None:
