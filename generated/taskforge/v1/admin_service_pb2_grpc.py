@@ -36,9 +36,10 @@ class AdminServiceStub:
     `PERMISSION_MISSING` whose `permission` is `admin`. Whatever the caller may not see is answered as
     if it did not exist.
 
-    Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it names an organisation, with NOT_FOUND
-    (`ORGANISATION_NOT_FOUND`); the comments below name the other reasons. Each change leaves an entry
+    Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
+    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with INVALID_ARGUMENT (`INVALID_REQUEST`)
+    and, where it names an organisation, with NOT_FOUND (`ORGANISATION_NOT_FOUND`); the comments below
+    name the other reasons. Each change leaves an entry
     in the audit log, in the same transaction; a call that finds all as it should be leaves none.
     """
 
@@ -126,9 +127,10 @@ class AdminServiceServicer:
     `PERMISSION_MISSING` whose `permission` is `admin`. Whatever the caller may not see is answered as
     if it did not exist.
 
-    Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it names an organisation, with NOT_FOUND
-    (`ORGANISATION_NOT_FOUND`); the comments below name the other reasons. Each change leaves an entry
+    Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
+    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with INVALID_ARGUMENT (`INVALID_REQUEST`)
+    and, where it names an organisation, with NOT_FOUND (`ORGANISATION_NOT_FOUND`); the comments below
+    name the other reasons. Each change leaves an entry
     in the audit log, in the same transaction; a call that finds all as it should be leaves none.
     """
 
@@ -322,9 +324,10 @@ class AdminService:
     `PERMISSION_MISSING` whose `permission` is `admin`. Whatever the caller may not see is answered as
     if it did not exist.
 
-    Every call may be answered with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with
-    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it names an organisation, with NOT_FOUND
-    (`ORGANISATION_NOT_FOUND`); the comments below name the other reasons. Each change leaves an entry
+    Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
+    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with INVALID_ARGUMENT (`INVALID_REQUEST`)
+    and, where it names an organisation, with NOT_FOUND (`ORGANISATION_NOT_FOUND`); the comments below
+    name the other reasons. Each change leaves an entry
     in the audit log, in the same transaction; a call that finds all as it should be leaves none.
     """
 
