@@ -2,11 +2,13 @@
 
 gRPC asks for the files before each handshake, so what a rotation leaves on disk is served to the
 next connection, and connections that are open stay. Files that make no sense (half written, a key
-of another certificate) never replace what is served: the next connection looks again.
+of another certificate) never replace what is served: the next connection looks again. A certificate
+whose time is over, or has not come, is served, since clocks differ; the log tells of it.
 """
 
 import re
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -118,6 +120,7 @@ class Certificates:
             raise UnusableCertificate(
                 f"tls_key: {self._key} is not the key of the certificate {self._certificate}"
             )
+        _warn_of_times(self._certificate, chain)
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authorities)
 
 
@@ -138,6 +141,19 @@ def _read_certificates(setting: str, file: Path, data: bytes) -> list[x509.Certi
     if b"-----" in _BLOCK.sub(b"", data):
         raise UnusableCertificate(f"{setting}: {file} is cut off, or no PEM throughout")
     return certificates
+
+
+def _warn_of_times(file: Path, chain: list[x509.Certificate]) -> None:
+    """Log which certificates of the chain clients will refuse because of the time."""
+    now = datetime.now(UTC)
+    for certificate in chain:
+        told = {"file": str(file), "subject": certificate.subject.rfc4514_string()}
+        if certificate.not_valid_after_utc < now:
+            ended = certificate.not_valid_after_utc.isoformat()
+            log.warning("certificate_expired", **told, ended=ended)
+        elif certificate.not_valid_before_utc > now:
+            begins = certificate.not_valid_before_utc.isoformat()
+            log.warning("certificate_not_valid_yet", **told, begins=begins)
 
 
 def _public_bytes(of: x509.Certificate | PrivateKeyTypes) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,36 @@ async def test_a_key_of_another_certificate_waits_for_its_own(
     assert "is not the key of the certificate" in logs[0]["why"]
     files.certificate.write_bytes(chain_of(after))
     assert await served(server, files) == serial_of(after)
+
+
+NOW = datetime.now(UTC)
+WRONG_TIMES = {
+    "certificate_expired": (NOW - timedelta(days=2), NOW - timedelta(days=1)),
+    "certificate_not_valid_yet": (NOW + timedelta(days=1), NOW + timedelta(days=2)),
+}
+
+
+@pytest.mark.parametrize("event", WRONG_TIMES)
+async def test_a_certificate_outside_of_its_time_is_told_when_it_is_loaded(
+    server: GrpcServer, files: Files, event: str
+) -> None:
+    begins, ends = WRONG_TIMES[event]
+    files.write(files.ca.issue_cert(HOST, not_before=begins, not_after=ends))
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await check(server, files.client())
+    assert [line["event"] for line in logs] == [event, "certificate_reloaded"]
+    assert logs[0]["log_level"] == "warning"
+    assert logs[0]["file"] == str(files.certificate)
+    with capture_logs() as logs:
+        other = await started(files.settings())
+        await other.grpc_server.stop(None)
+    assert logs[0]["event"] == event
+    files.write(files.issue())
+    with capture_logs() as logs:
+        await check(server, files.client())
+    assert [line["event"] for line in logs] == ["certificate_reloaded"]
 
 
 async def test_missing_files_keep_the_last_good_certificate(
