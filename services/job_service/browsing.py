@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import (
     CTE,
     ColumnElement,
@@ -33,7 +32,7 @@ from taskforge.v1 import job_pb2, queue_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.counting import read_counts
 from taskforge_core.database import Database
-from taskforge_core.errors import NotFound, invalid_field
+from taskforge_core.errors import NotFound
 from taskforge_core.paging import (
     MAX_PAGE_BYTES,
     coerce_page_size,
@@ -147,21 +146,14 @@ def _conditions(request: pb.ListJobsRequest) -> list[ColumnElement[bool]]:
         wanted = orjson.dumps(dict(request.labels)).decode()
         found.append(job.labels.contains(cast(wanted, JSONB)))
     if request.HasField("scheduled_from"):
-        found.append(job.scheduled_for >= _moment(request.scheduled_from, "scheduled_from"))
+        found.append(job.scheduled_for >= request.scheduled_from.ToDatetime(tzinfo=UTC))
     if request.HasField("scheduled_to"):
-        found.append(job.scheduled_for < _moment(request.scheduled_to, "scheduled_to"))
+        found.append(job.scheduled_for < request.scheduled_to.ToDatetime(tzinfo=UTC))
     if request.HasField("created_from"):
-        found.append(job.created_at >= _moment(request.created_from, "created_from"))
+        found.append(job.created_at >= request.created_from.ToDatetime(tzinfo=UTC))
     if request.HasField("created_to"):
-        found.append(job.created_at < _moment(request.created_to, "created_to"))
+        found.append(job.created_at < request.created_to.ToDatetime(tzinfo=UTC))
     return found
-
-
-def _moment(message: Timestamp, field: str) -> datetime:
-    try:
-        return message.ToDatetime(tzinfo=UTC)
-    except ValueError:
-        raise invalid_field(field, "is not a valid time") from None
 
 
 def _page(

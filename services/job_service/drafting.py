@@ -9,7 +9,6 @@ import orjson
 from google.protobuf.message import Message
 
 from taskforge.v1 import job_pb2
-from taskforge_core.errors import invalid_field
 from taskforge_core.ids import uuid7
 from taskforge_core.json_documents import check_json
 
@@ -62,7 +61,9 @@ def draft(spec: job_pb2.JobSpec, queue_id: UUID | None, path: str) -> Draft:
         payload_bytes=len(payload) if payload.isascii() else len(payload.encode()),
         priority=spec.priority,
         max_attempts=spec.max_attempts if spec.HasField("max_attempts") else None,
-        scheduled_for=_scheduled_for(spec, path),
+        scheduled_for=(
+            spec.scheduled_for.ToDatetime(tzinfo=UTC) if spec.HasField("scheduled_for") else None
+        ),
         timeout=spec.timeout.ToTimedelta() if spec.HasField("timeout") else None,
         labels=orjson.dumps(dict(spec.labels)).decode() if spec.labels else None,
         traceparent=spec.traceparent or None,
@@ -75,12 +76,3 @@ def draft(spec: job_pb2.JobSpec, queue_id: UUID | None, path: str) -> Draft:
 def content_hash(message: Message) -> bytes:
     """What a repeated creation is compared by: the request as it was sent."""
     return hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
-
-
-def _scheduled_for(spec: job_pb2.JobSpec, path: str) -> datetime | None:
-    if not spec.HasField("scheduled_for"):
-        return None
-    try:
-        return spec.scheduled_for.ToDatetime(tzinfo=UTC)
-    except ValueError:
-        raise invalid_field(f"{path}.scheduled_for", "is not a valid time") from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,6 @@ from queue_service import dead_letters
 from queue_service.conversion import (
     SETTINGS_COLUMNS,
     queue_message,
-    read_time,
     settings_columns,
 )
 from queue_service.finding import find_queue
@@ -184,7 +183,7 @@ class Administrator:
 
 
 def _resume_at(request: queue_service_pb2.PauseQueueRequest) -> datetime | None:
-    return read_time(request.resume_at, "resume_at") if request.HasField("resume_at") else None
+    return request.resume_at.ToDatetime(tzinfo=UTC) if request.HasField("resume_at") else None
 
 
 def _is(row: RowMapping) -> ColumnElement[bool]:

@@ -7,17 +7,15 @@ set, and the others hold its fields.
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import RowMapping
 
 from taskforge.v1 import queue_pb2
 from taskforge_core.counting import JobCounts
-from taskforge_core.errors import invalid_field
 
 SETTINGS = tuple(field.name for field in queue_pb2.QueueSettings.DESCRIPTOR.fields)
 """The names of all settings, in the contract's order."""
@@ -105,18 +103,6 @@ def duration_message(duration: timedelta) -> Duration:
     message = Duration()
     message.FromTimedelta(duration)
     return message
-
-
-def read_time(time: Timestamp, field: str) -> datetime:
-    """A time of a request.
-
-    Raises:
-        InvalidArgument: It is none (`INVALID_REQUEST`).
-    """
-    try:
-        return time.ToDatetime(tzinfo=UTC)
-    except ValueError:
-        raise invalid_field(field, "is not a valid time") from None
 
 
 def _delay_columns(settings: queue_pb2.QueueSettings) -> dict[str, Any]:

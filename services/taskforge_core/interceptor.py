@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from functools import partial
 from inspect import isasyncgenfunction
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,6 +21,7 @@ from taskforge_core.access import Access
 from taskforge_core.callers import Permission
 from taskforge_core.errors import FieldViolation, InvalidArgument
 from taskforge_core.passing import Passage
+from taskforge_core.times import TimeCheck, time_check
 
 Context = Any
 Handler = Any
@@ -53,10 +55,12 @@ class Interceptor(_Base):
         self._validator = Validator()
         self._wrapped: dict[str, Handler] = {}
         self._permissions: dict[str, Permission] = {}
+        self._time_checks: dict[str, TimeCheck | None] = {}
         for service in services:
             for method in service.methods:
                 name = f"/{service.full_name}/{method.name}"
                 self._permissions[name] = permission_of(method)
+                self._time_checks[name] = time_check(method.input_type)
                 # Compiles the rules of the request, so that the first call is as fast as any.
                 self._validator.collect_violations(GetMessageClass(method.input_type)())
 
@@ -87,8 +91,9 @@ class Interceptor(_Base):
             or handler.stream_unary
             or handler.stream_stream
         )
-        decode = partial(self._accept, handler.request_deserializer)
-        accept = partial(_each, decode) if handler.request_streaming else decode
+        check = self._time_checks.get(method)
+        accept_one = partial(self._accept, handler.request_deserializer, check)
+        accept = partial(_each, accept_one) if handler.request_streaming else accept_one
         border: Callable[..., Any]
         if not handler.response_streaming:
             border = self._unary(method, behaviour, accept)
@@ -140,7 +145,9 @@ class Interceptor(_Base):
         size = len(raw) if isinstance(raw, bytes) else 0
         return Passage(self._access, method, self._permissions.get(method, 0), size, context)
 
-    def _accept(self, decode: Callable[[bytes], Message], raw: bytes) -> Message:
+    def _accept(
+        self, decode: Callable[[bytes], Message], check: TimeCheck | None, raw: bytes
+    ) -> Message:
         """The decoded request.
 
         Raises:
@@ -153,9 +160,11 @@ class Interceptor(_Base):
                 "INVALID_REQUEST",
                 "the request is not a valid message (is a string not UTF-8?)",
             ) from None
-        violations = self._validator.collect_violations(request)
-        if violations:
-            raise invalid_request(violations)
+        # The rules of the contract compare times, so those have to be times first.
+        if check is not None and (malformed := check(request)):
+            raise invalid_request(malformed)
+        if violations := self._validator.collect_violations(request):
+            raise invalid_request(map(_field_violation, violations))
         return request
 
 
@@ -175,21 +184,15 @@ def permission_of(method: MethodDescriptor) -> Permission:
 
 
 async def _each(
-    decode: Callable[[bytes], Message], requests: AsyncIterator[bytes]
+    accept: Callable[[bytes], Message], requests: AsyncIterator[bytes]
 ) -> AsyncIterator[Message]:
     async for raw in requests:
-        yield decode(raw)
+        yield accept(raw)
 
 
-def invalid_request(violations: Iterable[Violation]) -> InvalidArgument:
+def invalid_request(violations: Iterable[FieldViolation]) -> InvalidArgument:
     """The error for a request that breaks rules of the contract; lists the first 100 of them."""
-    fields: list[FieldViolation] = []
-    for violation in violations:
-        if len(fields) == _MAX_VIOLATIONS:
-            break
-        fields.append(
-            FieldViolation(_path(violation), violation.proto.message or violation.proto.rule_id)
-        )
+    fields = list(islice(violations, _MAX_VIOLATIONS))
     first = fields[0]
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
     message = f"{first.field}: {first.description}" if first.field else first.description
@@ -199,6 +202,10 @@ def invalid_request(violations: Iterable[Violation]) -> InvalidArgument:
         metadata={"field": first.field},
         field_violations=fields,
     )
+
+
+def _field_violation(violation: Violation) -> FieldViolation:
+    return FieldViolation(_path(violation), violation.proto.message or violation.proto.rule_id)
 
 
 def _path(violation: Violation) -> str:

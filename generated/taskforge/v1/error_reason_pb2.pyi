@@ -33,7 +33,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT: a field breaks a rule of the contract. `BadRequest` names every such field."""
+    """INVALID_ARGUMENT: a field breaks a rule of the contract, or is a time that protobuf does not allow
+    (nanos of another sign than the seconds, say). `BadRequest` names every such field, and nothing of
+    the request is done, whichever item the field is in.
+    """
     ERROR_REASON_INVALID_JSON: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT: a field that holds a JSON document holds something else: no valid JSON, NaN
     or Infinity, or more than 100 levels of nesting. Metadata: `field`.
@@ -165,6 +168,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the request is larger than the project's quota allows. Metadata: `limit`,
     `request_bytes`.
     """
+    ERROR_REASON_SIGNING_KEYS_UNAVAILABLE: _ErrorReason.ValueType  # 44
+    """UNAVAILABLE: a token names a signing key that the server does not know, and the keys of its issuer
+    cannot be fetched now. Safe to repeat like `DATABASE_UNAVAILABLE`. `RetryInfo` says when.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The gRPC code that goes with each reason stands in its comment."""
@@ -172,7 +179,10 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT: a field breaks a rule of the contract. `BadRequest` names every such field."""
+"""INVALID_ARGUMENT: a field breaks a rule of the contract, or is a time that protobuf does not allow
+(nanos of another sign than the seconds, say). `BadRequest` names every such field, and nothing of
+the request is done, whichever item the field is in.
+"""
 ERROR_REASON_INVALID_JSON: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT: a field that holds a JSON document holds something else: no valid JSON, NaN
 or Infinity, or more than 100 levels of nesting. Metadata: `field`.
@@ -303,5 +313,9 @@ Metadata: `limit`.
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 43
 """RESOURCE_EXHAUSTED: the request is larger than the project's quota allows. Metadata: `limit`,
 `request_bytes`.
+"""
+ERROR_REASON_SIGNING_KEYS_UNAVAILABLE: ErrorReason.ValueType  # 44
+"""UNAVAILABLE: a token names a signing key that the server does not know, and the keys of its issuer
+cannot be fetched now. Safe to repeat like `DATABASE_UNAVAILABLE`. `RetryInfo` says when.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

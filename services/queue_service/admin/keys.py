@@ -1,6 +1,6 @@
 """Makes, shows and revokes API keys. A key's text leaves the process once, in the answer."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from queue_service.admin.conversion import api_key_message
 from queue_service.admin.listing import page_of_keys
 from queue_service.admin.reach import Reach
-from queue_service.conversion import read_time
 from queue_service.taken import refusing_taken
 from taskforge.v1 import admin_pb2
 from taskforge.v1 import admin_service_pb2 as pb
@@ -139,7 +138,7 @@ async def _project(
 
 
 def _expires_at(request: pb.CreateApiKeyRequest) -> datetime | None:
-    return read_time(request.expires_at, "expires_at") if request.HasField("expires_at") else None
+    return request.expires_at.ToDatetime(tzinfo=UTC) if request.HasField("expires_at") else None
 
 
 async def _check_to_come(connection: AsyncConnection, expires_at: datetime) -> None:

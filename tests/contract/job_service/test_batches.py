@@ -76,7 +76,6 @@ async def mixed_batch(queue_stub: QueueStub) -> list[job_pb2.JobSpec]:
         spec("small", payload="123"),
         spec(payload="NaN"),
         spec(request_id="used", payload="2"),
-        spec(scheduled_for=Timestamp(seconds=1, nanos=-1)),
         spec("small", payload='""'),
     ]
 
@@ -87,7 +86,7 @@ async def test_each_item_has_a_status_of_its_own(
     jobs = await mixed_batch(queue_stub)
     await create(job_stub, request_id="used", payload="1")
     answer = await job_stub.BatchCreateJobs(pb.BatchCreateJobsRequest(jobs=jobs))
-    first, missing, paused, small, no_json, used, no_time, last = answer.results
+    first, missing, paused, small, no_json, used, last = answer.results
     assert (await get(job_stub, first.job_id)).payload == '"first"'
     assert (await get(job_stub, last.job_id)).payload == '""'
     refusal = expect_status(missing.error, StatusCode.NOT_FOUND, "QUEUE_NOT_FOUND")
@@ -100,8 +99,6 @@ async def test_each_item_has_a_status_of_its_own(
     assert refusal.metadata == {"field": "jobs[4].payload"}
     refusal = expect_status(used.error, StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
     assert refusal.metadata == {"request_id": "used"}
-    refusal = expect_status(no_time.error, StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
-    assert list(refusal.field_violations) == ["jobs[6].scheduled_for"]
     assert await database.hot.fetchval("SELECT count(*) FROM taskforge.jobs") == 3
     assert await miscounts(database.hot) == []
 
@@ -109,7 +106,7 @@ async def test_each_item_has_a_status_of_its_own(
 async def test_all_or_nothing_creates_nothing_and_names_the_first_item_that_was_refused(
     job_stub: JobStub, queue_stub: QueueStub, database: Database
 ) -> None:
-    first, missing, paused, small, no_json, used, _, last = await mixed_batch(queue_stub)
+    first, missing, paused, small, no_json, used, last = await mixed_batch(queue_stub)
     await create(job_stub, request_id="used", payload="1")
     fresh = spec(request_id="fresh")
 
@@ -149,6 +146,21 @@ async def test_all_or_nothing_creates_nothing_and_names_the_first_item_that_was_
         assert refusal.metadata == {"request_id": "used", "index": "1"}
     answer = await job_stub.BatchCreateJobs(batch(first, fresh, last))
     assert all(result.job_id for result in answer.results)
+
+
+async def test_an_item_that_breaks_a_rule_of_the_contract_refuses_the_whole_call(
+    job_stub: JobStub, database: Database
+) -> None:
+    await insert_queue(database.hot, "emails")
+    no_time = spec(scheduled_for=Timestamp(seconds=1, nanos=-1))
+    async with unchanged(database.hot):
+        for broken, field in ((no_time, "scheduled_for"), (spec(priority=11), "priority")):
+            refusal = await expect_error(
+                job_stub.BatchCreateJobs(pb.BatchCreateJobsRequest(jobs=[spec(), broken])),
+                StatusCode.INVALID_ARGUMENT,
+                "INVALID_REQUEST",
+            )
+            assert list(refusal.field_violations) == [f"jobs[1].{field}"]
 
 
 async def test_a_batch_that_is_too_large_for_a_message_is_refused_before_anything_is_made(

@@ -85,13 +85,6 @@ def test_a_payload_that_is_no_document_is_refused_by_its_field() -> None:
     assert caught.value.metadata == {"field": "jobs[3].payload"}
 
 
-def test_a_moment_with_impossible_nanoseconds_is_refused_by_its_field() -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        drafted(scheduled_for=Timestamp(seconds=1, nanos=2_000_000_000))
-    assert caught.value.reason == "INVALID_REQUEST"
-    assert [violation.field for violation in caught.value.field_violations] == ["job.scheduled_for"]
-
-
 @pytest.mark.parametrize("seconds", [0, 253_402_300_799])
 def test_the_first_and_the_last_moment_of_the_contract_are_moments(seconds: int) -> None:
     made = drafted(scheduled_for=Timestamp(seconds=seconds))
