@@ -47,8 +47,7 @@ def draft(spec: job_pb2.JobSpec, queue_id: UUID | None, path: str) -> Draft:
         path: Where the description stands in the request, for errors: `job` or `jobs[3]`.
 
     Raises:
-        InvalidArgument: The payload is no JSON document (`INVALID_JSON`), or a time or duration is
-            none (`INVALID_REQUEST`).
+        InvalidArgument: The payload is no JSON document (`INVALID_JSON`).
     """
     payload = spec.payload or EMPTY_PAYLOAD
     check_json(payload, f"{path}.payload")
