@@ -34,7 +34,7 @@ class Authenticator(Protocol):
 
         Raises:
             Unauthenticated: Nobody that is known, or no longer.
-            TaskForgeError: The database cannot be asked.
+            TaskForgeError: The database, or the issuer of a token, cannot be asked.
         """
 
     def objection(self, caller: Caller, /) -> TaskForgeError | None:

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ import structlog
 
 from taskforge_core.callers import PERMISSION_NAMES, Caller, Permission
 from taskforge_core.database import Database
-from taskforge_core.errors import TaskForgeError, Unauthenticated
+from taskforge_core.errors import TaskForgeError, Unauthenticated, Unavailable
 from taskforge_core.file_versions import FileVersion, version_of
 from taskforge_core.queries import find_organisations
 from taskforge_core.remembering import Remembered
@@ -30,6 +30,8 @@ _CLOCK_SKEW_SECONDS = 10
 _FETCH_EVERY_SECONDS = 300.0
 _FETCH_AT_MOST_EVERY_SECONDS = 10.0
 _FETCH_TIMEOUT_SECONDS = 5
+_REFRESH_PATIENCE_SECONDS = 0.5
+"""Well below the 5 s within which a credential that has gone bad is noticed."""
 _REMEMBERED_TOKENS = 10_000
 
 _UNREAD = object()
@@ -64,47 +66,80 @@ class _Token:
 class SigningKeys:
     """The issuer's public keys (JWKS), from a file or an https address.
 
-    They are fetched again every 5 minutes (a file: when it changes), and when a token names a key
-    that is not among them, at most every 10 s. What cannot be fetched leaves the keys as they were.
+    They are fetched again every 5 minutes (a file: when it changes). When a token names a key that
+    is not among them, or fetching has failed, that is done sooner, at most every 10 s. What cannot
+    be fetched leaves the keys as they were.
     """
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._file = None if "://" in source else Path(source)
         self._keys: dict[str, jwt.PyJWK] = {}
         self.generation = 0
         """Counts how often the keys were fetched."""
         self._fetched_at = float("-inf")
         self._version: FileVersion | object = _UNREAD
-        self._fetching = asyncio.Lock()
+        self._has_failed = False
+        self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, key_id: str) -> jwt.PyJWK | None:
-        """The key of this id, if the issuer has such a one."""
+        """The key of this id, if the issuer has such a one.
+
+        Raises:
+            Unavailable: It is not known, and the keys cannot be fetched
+                (`SIGNING_KEYS_UNAVAILABLE`).
+        """
         key = self._keys.get(key_id)
         if key is None:
-            await self.fetch(_FETCH_AT_MOST_EVERY_SECONDS)
+            await self._fetch(_FETCH_AT_MOST_EVERY_SECONDS)
             key = self._keys.get(key_id)
+            if key is None and self._has_failed:
+                raise Unavailable(
+                    "SIGNING_KEYS_UNAVAILABLE",
+                    "the signing keys of the token's issuer cannot be fetched; try again",
+                    retry_after=timedelta(seconds=_FETCH_AT_MOST_EVERY_SECONDS),
+                )
         return key
 
-    async def fetch(self, unless_within_seconds: float = _FETCH_EVERY_SECONDS) -> None:
-        """Fetch the keys, unless that was done within this time."""
-        async with self._fetching:
-            is_file = "://" not in self._source
-            if is_file and self._version == version_of(Path(self._source)):
-                return
-            if not is_file and time.monotonic() - self._fetched_at < unless_within_seconds:
-                return
-            self._fetched_at = time.monotonic()
-            try:
-                self._keys = await asyncio.to_thread(self._read, is_file)
-                self.generation += 1
-            except (OSError, ValueError, jwt.PyJWTError) as error:
-                log.warning("signing_keys_not_fetched", source=self._source, error=str(error))
+    async def refresh(self) -> None:
+        """Fetch the keys if it is time; a loop's pass, which a slow issuer does not hold up."""
+        every = _FETCH_AT_MOST_EVERY_SECONDS if self._has_failed else _FETCH_EVERY_SECONDS
+        await self._fetch(every, patience=_REFRESH_PATIENCE_SECONDS)
 
-    def _read(self, is_file: bool) -> dict[str, jwt.PyJWK]:
-        if is_file:
-            path = Path(self._source)
-            self._version = version_of(path)
-            keys = jwt.PyJWKSet.from_dict(json.loads(path.read_bytes()))
+    async def _fetch(self, unless_within_seconds: float, patience: float | None = None) -> None:
+        """Wait for the keys to be fetched, unless that was done within this time.
+
+        Whoever calls while that goes on waits for the same; it goes on if all of them leave.
+        """
+        if self._fetching is None or self._fetching.done():
+            if not self._is_due(unless_within_seconds):
+                return
+            self._fetching = asyncio.create_task(self._fetch_now(), name="fetch signing keys")
+        await asyncio.wait({self._fetching}, timeout=patience)
+
+    def _is_due(self, unless_within_seconds: float) -> bool:
+        if self._file is not None:
+            return self._version != version_of(self._file)
+        return time.monotonic() - self._fetched_at >= unless_within_seconds
+
+    async def _fetch_now(self) -> None:
+        self._fetched_at = time.monotonic()
+        try:
+            self._keys = await asyncio.to_thread(self._read)
+        except (OSError, ValueError, jwt.PyJWTError) as error:
+            self._has_failed = True
+            log.warning("signing_keys_not_fetched", source=self._source, error=str(error))
+        else:
+            self._has_failed = False
+            self.generation += 1
+
+    def _read(self) -> dict[str, jwt.PyJWK]:
+        if self._file is not None:
+            self._version = version_of(self._file)
+            document = json.loads(self._file.read_bytes())
+            if not isinstance(document, dict):
+                raise ValueError("this is no JWKS: no JSON object")
+            keys = jwt.PyJWKSet.from_dict(document)
         else:
             client = jwt.PyJWKClient(
                 self._source, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_SECONDS
@@ -130,6 +165,7 @@ class TokenAuthenticator:
 
         Raises:
             Unauthenticated: It was good, but has expired, or its organisation is disabled.
+            Unavailable: Nobody can tell now, since its signing key cannot be fetched.
         """
         token = self._verified.get((self._keys.generation, text)) or await self._verify(text)
         if token is None:
@@ -163,13 +199,13 @@ class TokenAuthenticator:
 
     async def refresh(self) -> None:
         """Read organisations and, when it is time, the issuer's keys anew; a loop's pass."""
-        await self._keys.fetch()
+        await self._keys.refresh()
         await self._organisations.refresh()
 
     async def _verify(self, text: str) -> _Token | None:
         try:
             key_id = jwt.get_unverified_header(text).get("kid", "")
-            key = await self._keys.find(key_id)
+            key = await self._keys.find(key_id) if key_id else None
             if key is None:
                 return None
             claims = jwt.decode(

@@ -71,9 +71,13 @@ class Projects:
         Raises:
             TaskForgeError: As `resolve`.
         """
-        project = await self._find(current_call(), project_id)
+        call = current_call()
+        project = await self._find(call, project_id)
         if project is not None:
             return project
+        if not project_id and call.caller.project_id is not None:
+            # A token may name whatever its issuer wrote.
+            raise _not_found(str(call.caller.project_id))
         if not project_id:
             raise invalid_field(
                 "project_id", "name a project: the organisation has none named default"

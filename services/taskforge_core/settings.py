@@ -171,7 +171,9 @@ class Settings(BaseSettings):
 
     jwt_keys: str | None = None
     """The issuer's public keys (JWKS), as a path or an https address; needed with `jwt_issuer`.
-    They are read again when the file changes, or every 5 minutes and for a key not seen before."""
+    They are read again when the file changes, or every 5 minutes and for a key not seen before. The
+    address must show a certificate of an authority that the system trusts, or of one in the bundle
+    that the variable `SSL_CERT_FILE` names in its place."""
 
     jwt_algorithms: tuple[JwtAlgorithm, ...] = ("RS256", "ES256", "EdDSA")
     """The signatures that are taken, as a JSON list; those with shared secrets never are."""

@@ -37,9 +37,9 @@ class AdminServiceStub:
     if it did not exist.
 
     Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
-    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with INVALID_ARGUMENT (`INVALID_REQUEST`)
-    and, where it names an organisation, with NOT_FOUND (`ORGANISATION_NOT_FOUND`); the comments below
-    name the other reasons. Each change leaves an entry
+    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`, `SERVER_DRAINING`), with
+    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it names an organisation, with NOT_FOUND
+    (`ORGANISATION_NOT_FOUND`); the comments below name the other reasons. Each change leaves an entry
     in the audit log, in the same transaction; a call that finds all as it should be leaves none.
     """
 
@@ -128,9 +128,9 @@ class AdminServiceServicer:
     if it did not exist.
 
     Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
-    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with INVALID_ARGUMENT (`INVALID_REQUEST`)
-    and, where it names an organisation, with NOT_FOUND (`ORGANISATION_NOT_FOUND`); the comments below
-    name the other reasons. Each change leaves an entry
+    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`, `SERVER_DRAINING`), with
+    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it names an organisation, with NOT_FOUND
+    (`ORGANISATION_NOT_FOUND`); the comments below name the other reasons. Each change leaves an entry
     in the audit log, in the same transaction; a call that finds all as it should be leaves none.
     """
 
@@ -325,9 +325,9 @@ class AdminService:
     if it did not exist.
 
     Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
-    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), with INVALID_ARGUMENT (`INVALID_REQUEST`)
-    and, where it names an organisation, with NOT_FOUND (`ORGANISATION_NOT_FOUND`); the comments below
-    name the other reasons. Each change leaves an entry
+    UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`, `SERVER_DRAINING`), with
+    INVALID_ARGUMENT (`INVALID_REQUEST`) and, where it names an organisation, with NOT_FOUND
+    (`ORGANISATION_NOT_FOUND`); the comments below name the other reasons. Each change leaves an entry
     in the audit log, in the same transaction; a call that finds all as it should be leaves none.
     """
 

@@ -45,13 +45,13 @@ class JobServiceStub:
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
-    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
-    (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`), RESOURCE_EXHAUSTED
-    (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`, it
-    is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project of the credential or, where that is for a whole organisation, the organisation's project
-    `default`. A request is at most 4 MiB unless the server is set otherwise.
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`,
+    `SERVER_DRAINING`), INVALID_ARGUMENT (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`),
+    RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a
+    `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where
+    a request names a `queue`, it is the queue's id or its name within the project; `project_id` may be
+    left out, which means the project of the credential or, where that is for a whole organisation, the
+    organisation's project `default`. A request is at most 4 MiB unless the server is set otherwise.
     """
 
     @_typing.overload
@@ -145,13 +145,13 @@ class JobServiceAsyncStub(JobServiceStub):
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
-    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
-    (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`), RESOURCE_EXHAUSTED
-    (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`, it
-    is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project of the credential or, where that is for a whole organisation, the organisation's project
-    `default`. A request is at most 4 MiB unless the server is set otherwise.
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`,
+    `SERVER_DRAINING`), INVALID_ARGUMENT (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`),
+    RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a
+    `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where
+    a request names a `queue`, it is the queue's id or its name within the project; `project_id` may be
+    left out, which means the project of the credential or, where that is for a whole organisation, the
+    organisation's project `default`. A request is at most 4 MiB unless the server is set otherwise.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -241,13 +241,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes jobs from producers and leases them to workers.
 
     Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
-    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
-    (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`), RESOURCE_EXHAUSTED
-    (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a `project_id`, with NOT_FOUND
-    (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where a request names a `queue`, it
-    is the queue's id or its name within the project; `project_id` may be left out, which means the
-    project of the credential or, where that is for a whole organisation, the organisation's project
-    `default`. A request is at most 4 MiB unless the server is set otherwise.
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`,
+    `SERVER_DRAINING`), INVALID_ARGUMENT (`INVALID_REQUEST`), FAILED_PRECONDITION (`PROJECT_DISABLED`),
+    RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`) beyond the project's quota and, where it has a
+    `project_id`, with NOT_FOUND (`PROJECT_NOT_FOUND`); the comments below name the other reasons. Where
+    a request names a `queue`, it is the queue's id or its name within the project; `project_id` may be
+    left out, which means the project of the credential or, where that is for a whole organisation, the
+    organisation's project `default`. A request is at most 4 MiB unless the server is set otherwise.
     """
 
     @_abc_1.abstractmethod

@@ -29,12 +29,12 @@ class QueueServiceStub:
     """Manages the queues of a project.
 
     Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
-    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
-    (`INVALID_REQUEST`), NOT_FOUND (`PROJECT_NOT_FOUND`), FAILED_PRECONDITION (`PROJECT_DISABLED`) and
-    RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`); the comments below name the other reasons. Where a
-    request names a `queue`, it is the queue's id or its name within the project; `project_id` may be
-    left out, which means the project of the credential or, where that is for a whole organisation, the
-    organisation's project `default`.
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`,
+    `SERVER_DRAINING`), INVALID_ARGUMENT (`INVALID_REQUEST`), NOT_FOUND (`PROJECT_NOT_FOUND`),
+    FAILED_PRECONDITION (`PROJECT_DISABLED`) and RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`); the comments
+    below name the other reasons. Where a request names a `queue`, it is the queue's id or its name
+    within the project; `project_id` may be left out, which means the project of the credential or,
+    where that is for a whole organisation, the organisation's project `default`.
     """
 
     def __init__(self, channel):
@@ -99,12 +99,12 @@ class QueueServiceServicer:
     """Manages the queues of a project.
 
     Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
-    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
-    (`INVALID_REQUEST`), NOT_FOUND (`PROJECT_NOT_FOUND`), FAILED_PRECONDITION (`PROJECT_DISABLED`) and
-    RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`); the comments below name the other reasons. Where a
-    request names a `queue`, it is the queue's id or its name within the project; `project_id` may be
-    left out, which means the project of the credential or, where that is for a whole organisation, the
-    organisation's project `default`.
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`,
+    `SERVER_DRAINING`), INVALID_ARGUMENT (`INVALID_REQUEST`), NOT_FOUND (`PROJECT_NOT_FOUND`),
+    FAILED_PRECONDITION (`PROJECT_DISABLED`) and RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`); the comments
+    below name the other reasons. Where a request names a `queue`, it is the queue's id or its name
+    within the project; `project_id` may be left out, which means the project of the credential or,
+    where that is for a whole organisation, the organisation's project `default`.
     """
 
     def CreateQueue(self, request, context):
@@ -256,12 +256,12 @@ class QueueService:
     """Manages the queues of a project.
 
     Every call may be answered with UNAUTHENTICATED and PERMISSION_DENIED (`permission.proto` tells how to
-    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SERVER_DRAINING`), INVALID_ARGUMENT
-    (`INVALID_REQUEST`), NOT_FOUND (`PROJECT_NOT_FOUND`), FAILED_PRECONDITION (`PROJECT_DISABLED`) and
-    RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`); the comments below name the other reasons. Where a
-    request names a `queue`, it is the queue's id or its name within the project; `project_id` may be
-    left out, which means the project of the credential or, where that is for a whole organisation, the
-    organisation's project `default`.
+    authenticate), with UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`,
+    `SERVER_DRAINING`), INVALID_ARGUMENT (`INVALID_REQUEST`), NOT_FOUND (`PROJECT_NOT_FOUND`),
+    FAILED_PRECONDITION (`PROJECT_DISABLED`) and RESOURCE_EXHAUSTED (`REQUEST_TOO_LARGE`); the comments
+    below name the other reasons. Where a request names a `queue`, it is the queue's id or its name
+    within the project; `project_id` may be left out, which means the project of the credential or,
+    where that is for a whole organisation, the organisation's project `default`.
     """
 
     @staticmethod

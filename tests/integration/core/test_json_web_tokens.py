@@ -1,16 +1,25 @@
 """JSON Web Tokens of an issuer: which are taken, and what they let their bearers do."""
 
-import json
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from pydantic import ValidationError
+from structlog.testing import capture_logs
+from tests.support.identity_provider import (
+    AUDIENCE,
+    EC_KEY,
+    ISSUER,
+    RSA_KEY,
+    STRANGER,
+    WRONG,
+    KeysServer,
+    jwks,
+    token,
+)
 from tests.support.tenants import JOB_READ, JOB_WRITE, Tenant, insert_tenant
 
 from taskforge_core.authentication import CredentialAuthenticator
@@ -18,24 +27,6 @@ from taskforge_core.callers import Caller
 from taskforge_core.database import Database
 from taskforge_core.errors import Unauthenticated
 from taskforge_core.settings import Settings
-
-ISSUER, AUDIENCE = "https://id.example.org", "taskforge"
-
-RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-EC_KEY = ec.generate_private_key(ec.SECP256R1())
-STRANGER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-def jwks(**keys: Any) -> str:
-    """The issuer's document: public keys by id."""
-    documents = []
-    for key_id, key in keys.items():
-        algorithm = RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else ECAlgorithm
-        name = "RS256" if algorithm is RSAAlgorithm else "ES256"
-        documents.append(
-            json.loads(algorithm.to_jwk(key.public_key())) | {"kid": key_id, "alg": name}
-        )
-    return json.dumps({"keys": documents})
 
 
 @pytest.fixture
@@ -58,23 +49,8 @@ async def tenant(database: Database) -> Tenant:
     return await insert_tenant(database.hot, "acme")
 
 
-def token(
-    key: Any = RSA_KEY, key_id: str = "rsa", algorithm: str = "RS256", **claims: object
-) -> str:
-    said = {
-        "iss": ISSUER,
-        "aud": AUDIENCE,
-        "sub": "ann",
-        "exp": time.time() + 60,
-        "organisation": "acme",
-        "scope": "openid job:write job:read",
-    } | claims
-    return jwt.encode(
-        {name: value for name, value in said.items() if value is not None},
-        key,
-        algorithm=algorithm,
-        headers={"kid": key_id},
-    )
+def write(file: Path, text: str) -> None:
+    file.write_text(text)
 
 
 async def authenticate(authenticator: CredentialAuthenticator, text: str) -> Caller:
@@ -111,46 +87,6 @@ async def test_the_claims_may_be_written_in_several_ways(
     assert caller.organisation_id == tenant.organisation_id
     assert caller.project_id == tenant.other_project_id
     assert caller.permissions == {JOB_READ}
-
-
-def none_signed() -> str:
-    return jwt.encode({"iss": ISSUER, "aud": AUDIENCE, "sub": "ann"}, "", algorithm="none")
-
-
-def write(file: Path, text: str) -> None:
-    file.write_text(text)
-
-
-def signed_with_the_public_key() -> str:
-    """The public key, which everybody knows, taken for a shared secret."""
-    document = json.loads(jwks(rsa=RSA_KEY))["keys"][0]
-    secret = (document["n"] + document["e"]).ljust(64, "x")
-    return token(secret, "rsa", "HS256")
-
-
-WRONG: dict[str, Callable[[], str]] = {
-    "signed by a stranger": lambda: token(STRANGER),
-    "signed by an unknown key": lambda: token(STRANGER, "unknown"),
-    "signed with another algorithm than its key's": lambda: token(EC_KEY, "rsa", "ES256"),
-    "signed with an algorithm that is not allowed": lambda: token(algorithm="RS512"),
-    "not signed": none_signed,
-    "signed with the public key": signed_with_the_public_key,
-    "of another issuer": lambda: token(iss="https://evil.example.org"),
-    "for another audience": lambda: token(aud="other"),
-    "without an audience": lambda: token(aud=None),
-    "without an issuer": lambda: token(iss=None),
-    "without an end": lambda: token(exp=None),
-    "without a subject": lambda: token(sub=None),
-    "not valid yet": lambda: token(nbf=time.time() + 3600),
-    "of an unknown organisation": lambda: token(organisation="nobody"),
-    "of an organisation that is a number": lambda: token(organisation=7),
-    "without an organisation": lambda: token(organisation=None),
-    "of a project that is no id": lambda: token(project="default"),
-    "of permissions that are a number": lambda: token(scope=5),
-    "changed": lambda: token()[:-10] + "AAAAAAAAAA",
-    "no token": lambda: "a.b.c",
-    "no header": lambda: ".." + token(),
-}
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -204,9 +140,13 @@ async def test_keys_that_are_exchanged_are_taken_without_a_restart_and_garbage_i
 ) -> None:
     text = token()
     await authenticate(authenticator, text)
-    write(keys_file, "garbage")
-    await authenticator.refresh()
-    await authenticate(authenticator, token(sub="bob"))
+    for garbage in ("garbage", "[]", '{"keys": []}'):
+        write(keys_file, garbage)
+        with capture_logs() as logs:
+            for _ in range(2):
+                await authenticator.refresh()
+        assert [line["event"] for line in logs] == ["signing_keys_not_fetched"]
+        await authenticate(authenticator, token(sub="bob"))
     write(keys_file, jwks(fresh=STRANGER))
     caller = await authenticate(authenticator, token(STRANGER, "fresh", sub="eve"))
     assert caller.name == "jwt eve"
@@ -214,6 +154,49 @@ async def test_keys_that_are_exchanged_are_taken_without_a_restart_and_garbage_i
     for withdrawn in (token(sub="late"), text):
         with pytest.raises(Unauthenticated):
             await authenticate(authenticator, withdrawn)
+
+
+@pytest.fixture
+def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeysServer]:
+    with KeysServer(tmp_path) as provider:
+        monkeypatch.setenv("SSL_CERT_FILE", str(provider.authority))
+        provider.show(rsa=RSA_KEY)
+        yield provider
+
+
+@pytest.fixture
+def asking(database: Database, provider: KeysServer) -> CredentialAuthenticator:
+    """Asks for the keys over https."""
+    database.settings = database.settings.model_copy(
+        update={"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, "jwt_keys": provider.source}
+    )
+    return CredentialAuthenticator(database)
+
+
+@pytest.mark.usefixtures("tenant")
+async def test_what_was_asked_for_is_kept_though_the_first_to_need_it_has_left(
+    asking: CredentialAuthenticator, provider: KeysServer
+) -> None:
+    provider.answering.clear()
+    impatient = asyncio.create_task(authenticate(asking, token()))
+    assert await asyncio.to_thread(provider.called.wait, 10)
+    impatient.cancel()
+    await asyncio.wait({impatient})
+    patient = asyncio.create_task(authenticate(asking, token()))
+    provider.answering.set()
+    assert (await patient).name == "jwt ann"
+
+
+@pytest.mark.usefixtures("tenant")
+async def test_a_slow_issuer_does_not_hold_up_the_pass_that_finds_bad_credentials(
+    asking: CredentialAuthenticator, provider: KeysServer
+) -> None:
+    provider.answering.clear()
+    for _ in range(2):
+        async with asyncio.timeout(2):
+            await asking.refresh()
+    provider.answering.set()
+    await authenticate(asking, token())
 
 
 async def test_without_an_issuer_tokens_are_not_taken(database: Database) -> None:
