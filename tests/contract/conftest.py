@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.job_replicas import JobReplica, job_replica, until_connected
+from tests.support.rpcs import Contract, guarded_contract
 from tests.support.servers import serving
 from tests.support.stubs import JobStub, QueueStub
 
@@ -42,6 +43,15 @@ async def other_replica(
     async with job_replica(settings, open_folder, "job-b") as other:
         await until_connected(replica, other)
         yield other
+
+
+@pytest.fixture
+async def contract(
+    settings: Settings, database: Database, open_folder: Path
+) -> AsyncIterator[Contract]:
+    """Calls of any RPC, of servers that ask for a credential."""
+    async with guarded_contract(settings, database, open_folder) as contract:
+        yield contract
 
 
 @pytest.fixture

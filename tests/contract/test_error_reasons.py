@@ -5,24 +5,15 @@ The record is kept by nobody: it is read from the tests' own calls of `expect_er
 """
 
 import ast
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from taskforge.v1 import error_reason_pb2
+from tests.support.stated_reasons import REASONS, stated_codes, stated_reasons
 
 FOLDER = Path(__file__).parent
-CONTRACT = FOLDER.parents[1] / "protos/taskforge/v1/error_reason.proto"
 EXPECTATIONS = {"expect_error", "expect_status"}
-
-REASONS = {
-    name.removeprefix("ERROR_REASON_")
-    for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name
-    if name != "ERROR_REASON_UNSPECIFIED"
-}
 
 
 def expectations(source: str) -> Iterator[tuple[str, str]]:
@@ -53,12 +44,12 @@ def test_every_reason_of_the_contract_is_provoked(provoked: dict[str, set[str]])
 def test_every_reason_comes_with_the_code_that_the_contract_states(
     provoked: dict[str, set[str]],
 ) -> None:
-    stated = {
-        reason: {code}
-        for code, reason in re.findall(
-            r"\n  // ([A-Z_]+): (?:[^\n]*\n  // )*[^\n]*\n  ERROR_REASON_([A-Z_]+) =",
-            CONTRACT.read_text(),
-        )
-    }
+    stated = stated_codes()
     assert set(stated) == REASONS
-    assert provoked == stated
+    assert provoked == {reason: {code} for reason, code in stated.items()}
+
+
+# Our own defects can be met anywhere, and are promised nowhere.
+@pytest.mark.parametrize("reason", sorted(REASONS - {"INTERNAL"}))
+def test_every_reason_is_named_where_an_rpc_is_described(reason: str) -> None:
+    assert any(reason in stated for stated in stated_reasons().values())

@@ -1,12 +1,12 @@
-"""Every RPC of the contract, found in the descriptors: a valid request, and ways to send it."""
+"""Every RPC of the contract, found in the descriptors, and calls of any of them by its name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -18,13 +18,10 @@ from grpc_status import rpc_status
 from tests.support.administration import administration
 from tests.support.job_replicas import job_replica
 from tests.support.refusals import read_refusal
-from tests.support.rows import insert_jobs, insert_queue
-from tests.support.tenants import Tenant, bearer, insert_key, key_id
 
-from taskforge.v1 import admin_service_pb2, job_service_pb2, permission_pb2, queue_service_pb2
+from taskforge.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2
 from taskforge_core.database import Database
 from taskforge_core.settings import Settings
-from taskforge_core.tokens import NO_STREAM, encode_token, token_head
 
 FILES = (admin_service_pb2, job_service_pb2, queue_service_pb2)
 SERVICES: list[ServiceDescriptor] = [
@@ -34,130 +31,45 @@ METHODS: dict[str, MethodDescriptor] = {
     method.name: method for service in SERVICES for method in service.methods
 }
 
+WAITING = {"LeaseJobs", "AcquireJobs"}
+"""They wait for jobs where there are none."""
 
-@dataclass(frozen=True)
-class Things:
-    """What a request names: those of one tenant, or of nobody."""
+SHORT_WAIT = 0.1
+"""Seconds after which a call that waits for jobs counts as taken."""
 
-    organisation: str
-    project: str
-    queue: str
-    job: str
-    session: str
-    api_key: str
-    token: str
+LARGEST_MESSAGE = 4 * 1024 * 1024
+"""`max_message_bytes`, as it is unless set."""
 
-
-def nothing() -> Things:
-    """Ids of things that do not exist."""
-    organisation, project, queue, job, session, api_key = (str(uuid4()) for _ in range(6))
-    token = encode_token(token_head(UUID(project), NO_STREAM), job, 7)
-    return Things(organisation, project, queue, job, session, api_key, token)
+_UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
+_RANDOM = re.compile(r"(queue-|empty-|made-|named-)[0-9a-f-]{32,}|tfk_\w+|(seconds|nanos): \d+")
 
 
-Fields = Callable[[Things], dict[str, Any]]
-
-_SESSION = "session_id"
-
-
-def _lease(of: Things) -> dict[str, Any]:
-    return {"project_id": of.project, _SESSION: of.session, "max_in_flight": 1}
-
-
-def _queue(of: Things) -> dict[str, Any]:
-    return {"project_id": of.project, "queue": of.queue}
-
-
-def _job(of: Things) -> dict[str, Any]:
-    return {"project_id": of.project, "job_id": of.job}
-
-
-def _spec(of: Things) -> dict[str, Any]:
-    return {"queue": of.queue, "job_type": "send"}
-
-
-REQUESTS: dict[str, Fields] = {
-    "CreateOrganisation": lambda _: {"name": f"made-{uuid4()}"},
-    "GetOrganisation": lambda of: {"organisation_id": of.organisation},
-    "ListOrganisations": lambda _: {},
-    "UpdateOrganisation": lambda of: {
-        "organisation_id": of.organisation,
-        "name": f"named-{uuid4()}",
-        "update_mask": {"paths": ["name"]},
-    },
-    "CreateProject": lambda of: {"organisation_id": of.organisation, "name": f"made-{uuid4()}"},
-    "GetProject": lambda of: {"project_id": of.project},
-    "ListProjects": lambda of: {"organisation_id": of.organisation},
-    "UpdateProject": lambda of: {
-        "project_id": of.project,
-        "name": f"named-{uuid4()}",
-        "update_mask": {"paths": ["name"]},
-    },
-    "CreateApiKey": lambda of: {
-        "organisation_id": of.organisation,
-        "name": "made",
-        "permissions": [permission_pb2.PERMISSION_JOB_READ],
-    },
-    "GetApiKey": lambda of: {"api_key_id": of.api_key},
-    "ListApiKeys": lambda of: {"organisation_id": of.organisation},
-    "RevokeApiKey": lambda of: {"api_key_id": of.api_key},
-    "ListAuditEntries": lambda of: {"organisation_id": of.organisation},
-    "CreateQueue": lambda of: {"project_id": of.project, "name": f"made-{uuid4().hex}"},
-    "GetQueue": _queue,
-    "ListQueues": lambda of: {"project_id": of.project},
-    "UpdateQueue": lambda of: _queue(of) | {"priority": 1, "update_mask": {"paths": ["priority"]}},
-    "DeleteQueue": _queue,
-    "PauseQueue": _queue,
-    "ResumeQueue": _queue,
-    "GetQueueStats": _queue,
-    "PurgeQueue": lambda of: _queue(of) | {"statuses": [1]},
-    "RedriveJobs": _queue,
-    "CreateJob": lambda of: {"project_id": of.project, "job": _spec(of)},
-    "BatchCreateJobs": lambda of: {"project_id": of.project, "jobs": [_spec(of)]},
-    "GetJob": _job,
-    "ListJobs": lambda of: {"project_id": of.project},
-    "GetJobStats": lambda of: {"project_id": of.project},
-    "CancelJob": _job,
-    "RetryJob": _job,
-    "LeaseJobs": _lease,
-    "AcquireJobs": _lease,
-    "Heartbeat": lambda of: {"project_id": of.project, _SESSION: of.session, "sequence": 1},
-    "CompleteJob": lambda of: {"lease_token": of.token},
-    "FailJob": lambda of: {"lease_token": of.token, "failure": {"message": "no"}},
-    "ReleaseJob": lambda of: {"lease_token": of.token},
-    "BatchSettleJobs": lambda of: {"settlements": [{"lease_token": of.token, "release": {}}]},
-    "UpdateWorker": lambda of: {
-        "project_id": of.project,
-        _SESSION: of.session,
-        "max_in_flight": 1,
-    },
-    "ListWorkers": lambda of: {"project_id": of.project},
-}
-
-NAMES_NOTHING = {"CreateOrganisation", "ListOrganisations"}
-"""Their requests name nobody's things."""
-
-
-MAKE_SESSIONS = {"LeaseJobs", "AcquireJobs"}
-"""Afterwards the caller's own project has a session of that id too."""
+def message(name: str, /, **fields: Any) -> Message:
+    """The request of an RPC with these fields."""
+    return GetMessageClass(METHODS[name].input_type)(**fields)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call was answered with."""
+    """What a call was answered with; where items have a status each, the first refusal."""
 
     code: StatusCode
     reason: str = ""
-    metadata: tuple[tuple[str, str], ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)
     message: str = ""
+    violations: frozenset[str] = frozenset()
+    """The paths of the fields that are wrong."""
+    told: str = ""
+    """All of it: the response, or the status with its details."""
+    was_carried_out: bool = False
+    """At least in part."""
 
-    def without(self, things: Things) -> "Answer":
-        """The same answer, with the ids that the request itself named left out."""
-        message, metadata = self.message, dict(self.metadata)
-        for value in vars(things).values():
-            message = message.replace(value, "…")
-            metadata = {key: each.replace(value, "…") for key, each in metadata.items()}
-        return Answer(self.code, self.reason, tuple(sorted(metadata.items())), message)
+    def without(self, values: Iterable[str]) -> tuple[StatusCode, str]:
+        """What is left to compare when these values, ids, random names and times are taken out."""
+        told = self.told
+        for value in values:
+            told = told.replace(value, "<it>")
+        return self.code, _RANDOM.sub("<random>", _UUID.sub("<id>", told))
 
 
 class Contract:
@@ -172,37 +84,48 @@ class Contract:
         for channel in self._channels.values():
             await channel.close(None)
 
-    async def call(self, name: str, key: str, fields: dict[str, Any]) -> Answer:
-        """The answer to a call with these fields; of a stream, its first message."""
-        request = GetMessageClass(METHODS[name].input_type)(**fields)
-        return await self.send(name, bearer(key) if key else (), request)
-
-    async def send(self, name: str, metadata: Any, request: Message | bytes) -> Answer:
+    async def send(
+        self, name: str, metadata: Any, request: Message | bytes, *, patience: float = SHORT_WAIT
+    ) -> Answer:
         """The answer to a request, which may be no message at all."""
         try:
-            return _of_items(await self.raw(name, metadata, request))
+            response = await self.raw(name, metadata, request, patience=patience)
         except grpc.aio.AioRpcError as error:
             status = rpc_status.from_call(error)  # type: ignore[arg-type]
-            if status is None and error.code() is StatusCode.RESOURCE_EXHAUSTED:
-                # gRPC itself refuses messages above the server's limit, without our details.
-                return Answer(error.code(), "", (), error.details() or "")
-            return _answer(status)
+            # gRPC itself refuses what is above its limits, without our details.
+            bare = Answer(error.code(), told=error.details() or "")
+            return bare if status is None else _refused(status)
+        return _answered(response)
 
-    async def raw(self, name: str, metadata: Any, request: Message | bytes) -> Any:
-        """The response of a call, or the first of a stream; raises what gRPC raises."""
+    async def raw(
+        self, name: str, metadata: Any, request: Message | bytes, *, patience: float = SHORT_WAIT
+    ) -> Any:
+        """The response of a call, or the first of a stream; raises what gRPC raises.
+
+        Args:
+            name: Of the RPC.
+            metadata: Its credentials, among others.
+            request: What is sent, be it a message or not.
+            patience: For how long to wait for jobs; None is returned where none came.
+        """
         method = METHODS[name]
         service = method.containing_service
         channel = self._channels[service.name]
-        streams = method.server_streaming
-        make = channel.unary_stream if streams else channel.unary_unary
+        make = channel.unary_stream if method.server_streaming else channel.unary_unary
         rpc: Any = make(
             f"/{service.full_name}/{name}",
             request_serializer=_serialised,
             response_deserializer=GetMessageClass(method.output_type).FromString,
         )
         call = rpc(request, metadata=metadata, timeout=30)
+        response: Awaitable[Message] = call.read() if method.server_streaming else call
         try:
-            return await (_first(call) if streams else call)
+            if name not in WAITING:
+                return await response
+            async with asyncio.timeout(patience):
+                return await response
+        except TimeoutError:
+            return None
         finally:
             call.cancel()
 
@@ -211,28 +134,27 @@ def _serialised(request: Message | bytes) -> bytes:
     return request if isinstance(request, bytes) else request.SerializeToString()
 
 
-async def _first(call: Any) -> Message | None:
-    """The first message of a stream; None where it is open and has nothing to say."""
-    waiting: Awaitable[Message] = call.read()
-    try:
-        return await asyncio.wait_for(waiting, 0.2)
-    except TimeoutError:
-        return None
+def _answered(response: Any) -> Answer:
+    results = list(getattr(response, "results", ()))
+    errors = [result.error for result in results if result.HasField("error")]
+    was_carried_out = not results or len(errors) < len(results)
+    if errors:
+        return _refused(errors[0], str(response), was_carried_out=was_carried_out)
+    return Answer(StatusCode.OK, told=str(response), was_carried_out=was_carried_out)
 
 
-def _of_items(response: Any) -> Answer:
-    """What an answer says of its one item, for calls that have a status an item."""
-    for result in getattr(response, "results", ()):
-        if result.HasField("error"):
-            return _answer(result.error)
-    return Answer(StatusCode.OK)
-
-
-def _answer(status: status_pb2.Status | None) -> Answer:
-    assert status is not None, "a refusal has details"
+def _refused(status: status_pb2.Status, told: str = "", *, was_carried_out: bool = False) -> Answer:
     refusal = read_refusal(status)
     [code] = [each for each in StatusCode if each.value[0] == refusal.code]
-    return Answer(code, refusal.info.reason, tuple(refusal.metadata.items()), refusal.message)
+    return Answer(
+        code,
+        refusal.info.reason,
+        refusal.metadata,
+        refusal.message,
+        frozenset(refusal.field_violations),
+        told or str(status),
+        was_carried_out,
+    )
 
 
 @asynccontextmanager
@@ -255,31 +177,3 @@ async def guarded_contract(
         )
         yield contract
         await contract.close()
-
-
-async def things_of(database: Database, tenant: Tenant) -> Things:
-    """Of each kind one that the tenant has."""
-    queue_id = await insert_queue(database.hot, "emails", project_id=tenant.project_id)
-    [job_id] = await insert_jobs(database.hot, queue_id, project_id=tenant.project_id)
-    key = await insert_key(database.hot, tenant.organisation_id)
-    token = encode_token(token_head(tenant.project_id, NO_STREAM), str(job_id), 7)
-    return Things(
-        str(tenant.organisation_id),
-        str(tenant.project_id),
-        str(queue_id),
-        str(job_id),
-        str(uuid4()),
-        str(key_id(key)),
-        token,
-    )
-
-
-async def rows_of(database: Database, tenant: Tenant) -> list[Any]:
-    """All that another tenant has."""
-    return [
-        await database.hot.fetch(
-            f"SELECT t::text FROM taskforge.{table} AS t WHERE project_id = $1 ORDER BY 1",
-            tenant.project_id,
-        )
-        for table in ("queues", "jobs", "job_history", "sessions", "queue_deltas")
-    ]
