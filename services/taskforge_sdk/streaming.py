@@ -118,7 +118,8 @@ class Streamer:
             error = await stream.over
             if self._closed:
                 return
-            if stream.has_spoken:
+            if stream.has_spoken or (error is not None and error.reason == "CREDENTIAL_EXPIRED"):
+                # Its key was good, for a while at least.
                 has_renewed = False
             if error is not None and _is_hopeless(error):
                 # A stream also ends when the key it was opened with expires.

@@ -109,6 +109,23 @@ async def test_a_worker_goes_on_with_another_key(
     await end_of(running)
 
 
+async def test_a_worker_goes_on_though_each_key_ends_before_its_stream_has_said_anything(
+    service: FakeJobService, worker: Worker
+) -> None:
+    keys = iter(["first", "second", "third", "fourth"])
+    # No heartbeat comes in between, which would ask for a key of its own.
+    worker.configure(api_key=lambda: next(keys), lease_duration=30)
+    running = asyncio.create_task(worker.run())
+    for key in ("first", "second", "third"):
+        stream = await soon(service.streams)
+        assert service.keys["LeaseJobs"] == key
+        stream.end(status(code_pb2.UNAUTHENTICATED, "CREDENTIAL_EXPIRED"))
+    await soon(service.streams)
+    assert service.keys["LeaseJobs"] == "fourth"
+    worker.stop()
+    await end_of(running)
+
+
 async def until_key(service: FakeJobService, rpc: str, key: str) -> None:
     async with asyncio.timeout(PATIENCE):
         while service.keys.get(rpc) != key:
