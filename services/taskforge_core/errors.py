@@ -142,7 +142,7 @@ class ResourceExhausted(TaskForgeError):
 
 
 class Unavailable(TaskForgeError):
-    """The database, a token's issuer or this server is not there now; the same call may be repeated."""
+    """The database, a token's issuer or this server is not there now; a call may be repeated."""
 
     code = grpc.StatusCode.UNAVAILABLE
 

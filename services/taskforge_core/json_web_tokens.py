@@ -172,6 +172,7 @@ class TokenAuthenticator:
             return None
         organisation = await self._organisations.get(token.membership.organisation)
         if organisation is None:
+            _tell_refusal("its organisation does not exist")
             return None
         caller = Caller(
             f"jwt {token.subject}",
@@ -207,6 +208,7 @@ class TokenAuthenticator:
             key_id = jwt.get_unverified_header(text).get("kid", "")
             key = await self._keys.find(key_id) if key_id else None
             if key is None:
+                _tell_refusal("its key is not one of the issuer's")
                 return None
             claims = jwt.decode(
                 text,
@@ -219,13 +221,16 @@ class TokenAuthenticator:
             )
         except jwt.ExpiredSignatureError:
             raise expired() from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            _tell_refusal(str(error))
             return None
         token = _read_claims(self._settings, claims)
-        if token is not None:
-            self._verified[self._keys.generation, text] = token
-            if len(self._verified) > _REMEMBERED_TOKENS:
-                self._verified.popitem(last=False)
+        if token is None:
+            _tell_refusal("its claims are not understood")
+            return None
+        self._verified[self._keys.generation, text] = token
+        if len(self._verified) > _REMEMBERED_TOKENS:
+            self._verified.popitem(last=False)
         return token
 
     async def _load(self, names: list[str]) -> Mapping[str, _Organisation]:
@@ -239,6 +244,11 @@ class TokenAuthenticator:
 def expired() -> Unauthenticated:
     """The error for a credential whose time is over."""
     return Unauthenticated("CREDENTIAL_EXPIRED", "the credential has expired")
+
+
+def _tell_refusal(why: str) -> None:
+    """Tell the operator, and nobody else, why a token is not taken."""
+    log.debug("token_refused", why=why)
 
 
 def _read_claims(settings: Settings, claims: Mapping[str, Any]) -> _Token | None:

@@ -29,7 +29,7 @@ from tests.support.job_replicas import job_replica
 from tests.support.refusals import expect_error
 from tests.support.snapshots import unchanged
 from tests.support.stubs import AdminStub, JobStub, QueueStub
-from tests.support.tenants import Tenant, bearer, insert_key, insert_tenant, key_id
+from tests.support.tenants import ADMIN, Tenant, bearer, insert_key, insert_tenant, key_id
 
 from taskforge.v1 import admin_service_pb2, job_pb2, queue_service_pb2
 from taskforge.v1 import job_service_pb2 as pb
@@ -187,6 +187,19 @@ async def test_a_token_opens_only_what_it_names(
             StatusCode.UNAUTHENTICATED,
             "CREDENTIAL_EXPIRED",
         )
+
+
+@only_file
+async def test_a_token_for_a_foreign_project_makes_no_key(
+    servers: Servers, database: Database
+) -> None:
+    stranger = await insert_tenant(database.hot, "stranger")
+    request = admin_service_pb2.CreateApiKeyRequest(name="made", permissions=[ADMIN])
+    async with unchanged(database.hot):
+        for project_id in (stranger.project_id, uuid4()):
+            text = token(scope="admin", project=str(project_id))
+            call = servers.admin.CreateApiKey(request, metadata=bearer(text))
+            await expect_error(call, StatusCode.NOT_FOUND, "PROJECT_NOT_FOUND")
 
 
 # -- The provider's keys ------------------------------------------------------------------------

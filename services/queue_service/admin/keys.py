@@ -130,9 +130,11 @@ async def _project(
     organisation_id: UUID,
 ) -> UUID | None:
     """The one project that the key is for."""
-    if not request.project_id:
-        return reach.project_id
-    row = await reach.project(connection, request.project_id, organisation_id)
+    # The caller's own is looked up too: a token may name whatever its issuer wrote.
+    sought = request.project_id or reach.project_id
+    if not sought:
+        return None
+    row = await reach.project(connection, str(sought), organisation_id)
     project_id: UUID = row["id"]
     return project_id
 

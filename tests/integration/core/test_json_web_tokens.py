@@ -94,10 +94,15 @@ async def test_the_claims_may_be_written_in_several_ways(
 async def test_no_token_is_taken_that_is(
     authenticator: CredentialAuthenticator, wrong: str
 ) -> None:
-    with pytest.raises(Unauthenticated) as refused:
-        await authenticate(authenticator, WRONG[wrong]())
+    text = WRONG[wrong]()
+    with capture_logs() as logs, pytest.raises(Unauthenticated) as refused:
+        await authenticate(authenticator, text)
     assert refused.value.reason == "CREDENTIAL_INVALID"
     assert not refused.value.metadata
+    # Why is for the operator.
+    [line] = [line for line in logs if line["event"] == "token_refused"]
+    assert line["why"]
+    assert text not in str(logs)
 
 
 @pytest.mark.usefixtures("tenant")
