@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import typer
 from tests.support.dev_system import Command, DevSystem, environment
@@ -29,8 +30,8 @@ def _blocks(language: str) -> list[str]:
 
 
 # Whoever adds a block must say here, and below, how it is run.
-MAKE, FIRST_WORKER, FIRST_JOB, OWN_POSTGRES = _blocks("sh")
-EMAILS, PRODUCER = _blocks("python")
+MAKE, FIRST_WORKER, FIRST_JOB, OWN_POSTGRES, TOKENS = _blocks("sh")
+EMAILS, PRODUCER, RENEWING = _blocks("python")
 
 
 class Shell:
@@ -129,6 +130,28 @@ def test_it_runs_on_a_postgres_of_ones_own(empty_database_url: str, tmp_path: Pa
         client.create_queue("emails")
         assert client.get_job(client.create_job("emails", "send-email").id).queue_id
         assert [service.stop() for service in services] == [0, 0, 0]
+
+
+def test_servers_take_what_it_says_of_an_identity_provider(tmp_path: Path) -> None:
+    look = "from taskforge_core.settings import Settings; print(Settings().jwt_keys)"
+    said = Shell(tmp_path, {}).run(f"{TOKENS}\npython -c '{look}'")
+    assert said == "https://id.example.org/jwks.json\n"
+
+
+def test_a_worker_reads_its_token_again(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    assert RENEWING.count('"/run/secrets/token"') == 1
+    program: dict[str, Any] = {}
+    exec(RENEWING.replace('"/run/secrets/token"', repr(str(file))), program)  # noqa: S102 - ours
+    credential = program["worker"]._options.credential
+    file.write_text("first\n")
+    first = credential.metadata()
+    file.write_text("second\n")
+    assert credential.renew(first)
+    assert [first, credential.metadata()] == [
+        (("authorization", "Bearer first"),),
+        (("authorization", "Bearer second"),),
+    ]
 
 
 def test_make_has_every_target_that_it_names() -> None:

@@ -5,7 +5,7 @@ Nobody starts again what dies: a test kills and starts each part itself.
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -36,14 +36,21 @@ class Replica:
     """A process of one service, which keeps its port while it is dead."""
 
     def __init__(
-        self, service: str, name: str, port: ReservedPort, database_url: str, log: Path
+        self,
+        service: str,
+        name: str,
+        port: ReservedPort,
+        database_url: str,
+        log: Path,
+        variables: Mapping[str, str],
     ) -> None:
-        """Start it. It writes to `log`."""
+        """Start it, with these variables added. It writes to `log`."""
         self.name = name
         self.service = service
         self.log = log
         self._port = port
         self._database_url = database_url
+        self._variables = variables
         self._process = self._spawn()
 
     @property
@@ -111,6 +118,7 @@ class Replica:
             "TASKFORGE_LOG_LEVEL": "info",
             # The test holds the port.
             "TASKFORGE_REUSE_PORT": "true",
+            **self._variables,
         }
         if self.service in _ADDRESS_OF:
             environment[_ADDRESS_OF[self.service]] = self.address
@@ -131,14 +139,17 @@ class Deployment:
         self._logs = logs
         self._stack = ExitStack()
 
-    def add(self, *services: str) -> list[Replica]:
-        """Start a replica of each of these services; returns when all of them serve."""
+    def add(self, *services: str, variables: Mapping[str, str] | None = None) -> list[Replica]:
+        """Start a replica of each of these services; returns when all of them serve.
+
+        `variables` are added to their environment.
+        """
         added = []
         for service in services:
             name = f"{service}-{len(self.replicas) + 1}"
             port = self._stack.enter_context(ReservedPort())
             log = self._logs / f"{name}.log"
-            replica = Replica(service, name, port, self.postgres.dsn, log)
+            replica = Replica(service, name, port, self.postgres.dsn, log, variables or {})
             self._stack.callback(replica.stop)
             self.replicas[name] = replica
             added.append(replica)
