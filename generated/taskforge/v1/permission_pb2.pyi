@@ -9,8 +9,9 @@ TLS a client may send none, if one of the names in its certificate stands for a 
 
 Every call may be answered with UNAUTHENTICATED (`CREDENTIAL_MISSING`, `CREDENTIAL_INVALID`,
 `CREDENTIAL_EXPIRED`, `CREDENTIAL_REVOKED`) and with PERMISSION_DENIED (`PERMISSION_MISSING`). A
-stream is ended with UNAUTHENTICATED within 5 s after its credential was revoked or has expired.
-Repeating the call with the same credential cannot help.
+stream is ended with UNAUTHENTICATED within 5 s after its credential was revoked or has expired; a
+token counts for 10 s beyond its `exp`, since clocks differ. Repeating the call with the same
+credential cannot help.
 """
 
 from google.protobuf import descriptor as _descriptor
