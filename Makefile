@@ -59,7 +59,7 @@ baseline: $(READY) ## Declare the present contract the one that `make check` kee
 lock: ## Pin the dependencies anew (ARGS=--upgrade takes newer versions of all)
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && $(PYTHON) -m venv "$$tools" && \
 	"$$tools/bin/pip" install --quiet uv && \
-	"$$tools/bin/uv" pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	"$$tools/bin/uv" pip compile pyproject.toml --extra bench --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-annotate --no-header --quiet $(ARGS) -o requirements.lock && \
 	sed -i '1i # Exact versions and hashes of all that TaskForge runs on and is built with: see `make lock`.' \
 		requirements.lock

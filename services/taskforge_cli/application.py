@@ -9,6 +9,7 @@ import typer
 
 from taskforge_cli import developing, jobs, queues, serving, workers
 from taskforge_cli.admin import command as admin
+from taskforge_cli.bench.command import bench
 from taskforge_cli.demo.command import demo
 from taskforge_cli.failures import CommandError, ExitCode, one_line
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command("dev")(developing.dev)
 app.command("demo")(demo)
+app.command("bench")(bench)
 app.command("migrate")(serving.migrate)
 app.command("serve")(serving.serve)
 app.add_typer(queues.app, name="queue")

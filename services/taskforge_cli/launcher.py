@@ -45,6 +45,7 @@ class _Service:
     """A service as the launcher knows it; without a gRPC name it has no health to ask for."""
 
     name: str
+    module: str
     grpc_name: str | None = None
     address: str = ""
 
@@ -62,6 +63,7 @@ class Launcher:
         *,
         queue_port: int = 0,
         job_port: int = 0,
+        job_servers: int = 1,
         logs: Path | None = None,
         key_file: Path | None = None,
         report: Callable[[str], None] = lambda _: None,
@@ -73,12 +75,14 @@ class Launcher:
                 `data_folder`.
             queue_port: Where queue_service listens on the loopback; 0: on a free port.
             job_port: Where job_service listens on the loopback; 0: on a free port.
+            job_servers: How many replicas of job_service run; those after the first listen on free
+                ports.
             logs: The folder for a log file of each service. Default: they share our stderr.
             key_file: Where the system's API key is kept. Default: in the data folder.
             report: Called from any thread with a line for people when a process has died.
         """
         self._settings = settings
-        self._wanted_ports = (queue_port, job_port)
+        self._wanted_ports = (queue_port, job_port, *(0 for _ in range(1, job_servers)))
         self._logs = logs
         self._key_file = key_file or settings.local_key_file
         self._api_key: str | None = None
@@ -102,8 +106,13 @@ class Launcher:
 
     @property
     def job_address(self) -> str:
-        """Where job_service is: `127.0.0.1:port`."""
+        """Where job_service is: `127.0.0.1:port`; of several, the first."""
         return self._ports[1].address
+
+    @property
+    def job_addresses(self) -> tuple[str, ...]:
+        """Where each replica of job_service is."""
+        return tuple(port.address for port in self._ports[1:])
 
     @property
     def database_url(self) -> str:
@@ -239,9 +248,19 @@ class Launcher:
 
     def _start_services(self) -> None:
         self._services = [
-            _Service("queue_service", "taskforge.v1.QueueService", self.queue_address),
-            _Service("job_service", "taskforge.v1.JobService", self.job_address),
-            _Service("scheduler_service"),
+            _Service(
+                "queue_service", "queue_service", "taskforge.v1.QueueService", self.queue_address
+            ),
+            *(
+                _Service(
+                    "job_service" if number == 1 else f"job_service-{number}",
+                    "job_service",
+                    "taskforge.v1.JobService",
+                    address,
+                )
+                for number, address in enumerate(self.job_addresses, start=1)
+            ),
+            _Service("scheduler_service", "scheduler_service"),
         ]
         with self._lock:
             for service in self._services:
@@ -252,8 +271,8 @@ class Launcher:
         self._started_at[service.name] = time.monotonic()
         self._children[service.name] = ChildProcess(
             service.name,
-            python_command(service.name),
-            environment=self._environment(),
+            python_command(service.module),
+            environment=self._environment(service),
             output=self.log_file(service.name),
             on_end=lambda child: self._restart(service, child),
         )
@@ -262,13 +281,14 @@ class Launcher:
         """The log of a service; None where it shares our stderr."""
         return self._logs / f"{name}.log" if self._logs is not None else None
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, service: _Service) -> dict[str, str]:
+        is_job_service = service.module == "job_service"
         listen_url = self._settings.listen_url if self._postgres is None else None
         return {
             "TASKFORGE_DATABASE_URL": self.database_url,
             "TASKFORGE_LISTEN_URL": listen_url or "",
             "TASKFORGE_QUEUE_ADDRESS": self.queue_address,
-            "TASKFORGE_JOB_ADDRESS": self.job_address,
+            "TASKFORGE_JOB_ADDRESS": service.address if is_job_service else self.job_address,
             "TASKFORGE_AUTHENTICATION": self._settings.authentication,
             "TASKFORGE_REFLECTION": "true",
             # The launcher holds the ports for them.
