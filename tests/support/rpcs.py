@@ -95,7 +95,10 @@ class Contract:
             # gRPC itself refuses what is above its limits, without our details.
             bare = Answer(error.code(), told=error.details() or "")
             return bare if status is None else _refused(status)
-        return _answered(response)
+        sent: Any = message(name)
+        sent.ParseFromString(_serialised(request))
+        # What became of a call that has an id of its own is remembered, be it carried out or not.
+        return _answered(response, is_remembered=bool(getattr(sent, "request_id", "")))
 
     async def raw(
         self, name: str, metadata: Any, request: Message | bytes, *, patience: float = SHORT_WAIT
@@ -134,10 +137,10 @@ def _serialised(request: Message | bytes) -> bytes:
     return request if isinstance(request, bytes) else request.SerializeToString()
 
 
-def _answered(response: Any) -> Answer:
+def _answered(response: Any, *, is_remembered: bool) -> Answer:
     results = list(getattr(response, "results", ()))
     errors = [result.error for result in results if result.HasField("error")]
-    was_carried_out = not results or len(errors) < len(results)
+    was_carried_out = is_remembered or not results or len(errors) < len(results)
     if errors:
         return _refused(errors[0], str(response), was_carried_out=was_carried_out)
     return Answer(StatusCode.OK, told=str(response), was_carried_out=was_carried_out)

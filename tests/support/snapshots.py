@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -43,6 +44,21 @@ async def fingerprint(pool: "asyncpg.Pool[Any]") -> list[tuple[str, int, int | N
     It tells that a row has changed, not which: for those who look after each of many calls.
     """
     return [tuple(row) for row in await pool.fetch(_HASHES)]
+
+
+_OWNERS = {"organisations": "id = $1"} | dict.fromkeys(
+    ("projects", "api_keys", "audit_log"), "organisation_id = $1"
+)
+_OF_PROJECTS = "project_id IN (SELECT id FROM taskforge.projects WHERE organisation_id = $1)"
+_ROWS_OF_ONE = " UNION ALL ".join(
+    f"SELECT '{table}', {text} FROM taskforge.{table} AS t WHERE {_OWNERS.get(table, _OF_PROJECTS)}"
+    for table, text in _TABLES.items()
+)
+
+
+async def rows_of(pool: "asyncpg.Pool[Any]", organisation_id: UUID) -> list[tuple[str, str]]:
+    """Every row of one tenant, by table."""
+    return sorted(tuple(row) for row in await pool.fetch(_ROWS_OF_ONE, organisation_id))
 
 
 async def snapshot(pool: "asyncpg.Pool[Any]") -> set[tuple[str, str, int]]:

@@ -63,7 +63,7 @@ async def things_of(database: Database, contract: Contract, tenant: Tenant) -> T
     await call("CreateJob", job=job | {"request_id": names["request"]})
     taken = await call("AcquireJobs", session_id=session, max_in_flight=1, queues=[names["queue"]])
     [lease] = taken.leases
-    await eventually(partial(_is_closed, database, session), "the lease call is closed")
+    await eventually(partial(calls_are_closed, database), "the lease call is closed")
     waiting = await call("CreateJob", job=job)
     key = await insert_key(database.hot, tenant.organisation_id)
     return Things(
@@ -88,20 +88,9 @@ async def _call(contract: Contract, tenant: Tenant, name: str, /, **fields: Any)
     return await contract.raw(name, bearer(tenant.key), sent, patience=PATIENCE)
 
 
-async def _is_closed(database: Database, session: str) -> bool:
-    """Whether it is noted that the session's call has ended, which is done after its answer."""
-    is_open = await database.hot.fetchval(
-        "SELECT call_is_open FROM taskforge.sessions WHERE session_id = $1", UUID(session)
+async def calls_are_closed(database: Database) -> bool:
+    """Whether it is noted of every lease call that it has ended, which is done after its answer."""
+    closed: bool = await database.hot.fetchval(
+        "SELECT NOT EXISTS (SELECT FROM taskforge.sessions WHERE call_is_open)"
     )
-    return is_open is False
-
-
-async def rows_of(database: Database, tenant: Tenant) -> list[Any]:
-    """All that a tenant has in its project `default`."""
-    return [
-        await database.hot.fetch(
-            f"SELECT t::text FROM taskforge.{table} AS t WHERE project_id = $1 ORDER BY 1",
-            tenant.project_id,
-        )
-        for table in ("queues", "jobs", "job_history", "sessions", "queue_deltas")
-    ]
+    return closed

@@ -12,8 +12,9 @@ from tests.support.abuse.slots import slots
 from tests.support.abuse.statements_of_calls import statements_by_request
 from tests.support.abuse.watching import misfit
 from tests.support.rpcs import METHODS, SERVICES, Answer, Contract
+from tests.support.snapshots import rows_of
 from tests.support.tenants import Tenant, bearer
-from tests.support.things import Things, rows_of, things_of
+from tests.support.things import Things, things_of
 from tests.support.valid_requests import request
 
 from taskforge_core.database import Database
@@ -85,7 +86,7 @@ async def test_a_foreign_name_is_answered_as_one_that_does_not_exist(
         comparison = Comparison(contract, own, statements)
         for name in (method.name for method in service.methods):
             theirs = await things_of(database, contract, foreign)
-            before = await rows_of(database, foreign)
+            before = await rows_of(database.hot, foreign.organisation_id)
             for slot in naming_slots(METHODS[name].input_type):
                 mine = await things_of(database, contract, own)
                 valid = request(name, mine)
@@ -95,7 +96,7 @@ async def test_a_foreign_name_is_answered_as_one_that_does_not_exist(
                     )
                     found = await comparison.differences(name, pair, theirs, strange, absent)
                     wrong += [(name, slot.name, str(strange), each) for each in found]
-            if await rows_of(database, foreign) != before:
+            if await rows_of(database.hot, foreign.organisation_id) != before:
                 wrong.append((name, "changed what is not the caller's"))
     assert not wrong, "\n".join(map(str, wrong))
     assert comparison.refused

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tests.support.abuse.made_messages import damaged, examples, messages
 from tests.support.abuse.watching import Log, Watch
 from tests.support.rpcs import METHODS, WAITING, guarded_contract
+from tests.support.snapshots import rows_of
 from tests.support.tenants import Tenant
-from tests.support.things import Things, rows_of, things_of
+from tests.support.things import Things, things_of
 from tests.support.valid_requests import request
 
 from taskforge_core.database import Database
@@ -86,7 +87,7 @@ async def test_made_up_requests_are_answered_by_the_contract_and_leave_nothing_b
     ):
         watch = Watch([one, another], database, own, log)
         theirs = await things_of(database, one, foreign)
-        before = await rows_of(database, foreign)
+        before = await rows_of(database.hot, foreign.organisation_id)
         began = time.monotonic()
         for number in count(SEED):
             passed = time.monotonic() - began
@@ -101,7 +102,7 @@ async def test_made_up_requests_are_answered_by_the_contract_and_leave_nothing_b
             name = names[number % len(names)]
             for sent in requests(name, number, mine, theirs):
                 await watch.send(name, sent)
-            assert await rows_of(database, foreign) == before, (number, name)
+            assert await rows_of(database.hot, foreign.organisation_id) == before, (number, name)
         grown = resident_bytes() - warm
     rounds = number - SEED
     print(f"{rounds} rounds, {watch.seen.total()} requests: {dict(watch.seen)}")

@@ -15,6 +15,7 @@ from tests.support.rpcs import LARGEST_MESSAGE, WAITING, Answer, Contract
 from tests.support.snapshots import fingerprint
 from tests.support.stated_reasons import stated_codes, stated_reasons
 from tests.support.tenants import Tenant, bearer
+from tests.support.things import calls_are_closed
 from tests.support.waiting import eventually
 
 from taskforge_core.database import Database
@@ -93,7 +94,7 @@ async def until_quiet(database: Database) -> None:
     async def is_same() -> bool:
         nonlocal last
         before, last = last, await fingerprint(database.hot)
-        return bool(before == last)
+        return bool(before == last) and await calls_are_closed(database)
 
     await eventually(is_same, "nothing changes any more")
 
