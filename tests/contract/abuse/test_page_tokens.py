@@ -1,7 +1,6 @@
 """Page tokens show their bearer nothing that is not the bearer's own."""
 
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from google.protobuf.message import Message
@@ -11,6 +10,7 @@ from tests.support.rpcs import METHODS, Contract, message
 from tests.support.snapshots import unchanged
 from tests.support.tenants import Tenant, bearer
 from tests.support.things import Things, things_of
+from tests.support.valid_requests import request
 
 from taskforge_core.database import Database
 
@@ -28,13 +28,9 @@ async def listed(contract: Contract, name: str, tenant: Tenant, **fields: Any) -
 
 async def filled(database: Database, contract: Contract, tenant: Tenant) -> Things:
     """Things of which each list has more than one."""
-    await things_of(database, contract, tenant)
-    for kind in ("CreateProject", "CreateApiKey"):
-        for _ in range(2):
-            fields: dict[str, Any] = {"name": f"made-{uuid4().hex}"}
-            if kind == "CreateApiKey":
-                fields["permissions"] = [1]
-            await contract.raw(kind, bearer(tenant.key), message(kind, **fields))
+    things = await things_of(database, contract, tenant)
+    for name in ("CreateProject", "CreateApiKey"):
+        await contract.raw(name, bearer(tenant.key), request(name, things))
     return await things_of(database, contract, tenant)
 
 

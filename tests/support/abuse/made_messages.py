@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from tests.support.abuse.limits import limits
 from tests.support.abuse.slots import Slot, is_map, is_time
+from tests.support.abuse.times import BILLION
 
 _NOW = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 
@@ -39,7 +40,7 @@ _TIMES = {
         st.integers(_NOW, _NOW + 10**9), st.integers(-(2**63), 2**63 - 1)
     ),
 }
-_NANOS = st.one_of(st.just(0), st.integers(-(2**31), 2**31 - 1))
+_NANOS = st.one_of(st.just(0), st.integers(0, BILLION - 1), st.integers(-(2**31), 2**31 - 1))
 
 
 def messages(descriptor: Descriptor, known: dict[str, list[str]]) -> st.SearchStrategy[Message]:
