@@ -28,6 +28,8 @@ _NAMES = (
     " idle-streams"
 )
 
+_MOST_PACED_JOBS = 2_000
+
 
 def bench(
     scenarios: Annotated[
@@ -41,7 +43,11 @@ def bench(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Jobs a measurement, in place of each scenario's own number."
+            min=1,
+            metavar="N",
+            help="Jobs a measurement, in place of each scenario's own number; for latency, which"
+            " makes 20 a second, at most 2,000.",
+            show_default=False,
         ),
     ] = None,
     payload_bytes: Annotated[
@@ -104,7 +110,6 @@ def bench(
     from taskforge_cli.bench.progress import watching
     from taskforge_cli.bench.reporting import print_table, write_json
     from taskforge_cli.bench.running import run_all
-    from taskforge_cli.developing import launch_failures_as_lines
     from taskforge_core.logs import configure_logging
     from taskforge_sdk import TaskForgeError
 
@@ -129,8 +134,7 @@ def bench(
         open_stage = _given(settings, sizes, address, stack) if address else _own(settings, sizes)
         watcher = stack.enter_context(watching(repeat * sum(map(len, groups))))
         try:
-            with launch_failures_as_lines():
-                results = run_all(groups, repeat, open_stage, watcher)
+            results = run_all(groups, repeat, open_stage, watcher)
         except TaskForgeError as error:
             where = ", ".join(address or ["the bench's own"])
             raise refusal(error, "queue or job", where) from error
@@ -191,7 +195,8 @@ def _choose(names: list[str], *, plotting: bool, has_address: bool) -> "list[Sce
 def _jobs(jobs: int | None) -> dict[str, Any]:
     if jobs is None:
         return {}
-    return dict.fromkeys(("enqueue_one", "enqueue_many", "bulk", "drain", "latency", "mixed"), jobs)
+    same = ("enqueue_one", "enqueue_many", "bulk", "drain", "mixed")
+    return {**dict.fromkeys(same, jobs), "latency": min(jobs, _MOST_PACED_JOBS)}
 
 
 def _require_packages(*, plotting: bool) -> None:

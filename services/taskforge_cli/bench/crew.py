@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +41,12 @@ class Load:
         self._changed = changed
         self._outcome: Outcome | None = None
         self._error: str | None = None
-        path = folder / f"{name}.socket"
-        with socket.socket(socket.AF_UNIX) as listener:
+        with (
+            # Only this user may enter it, and its path is short enough for a socket.
+            tempfile.TemporaryDirectory(prefix="taskforge-", dir="/tmp") as meeting,
+            socket.socket(socket.AF_UNIX) as listener,
+        ):
+            path = Path(meeting, "line")
             listener.bind(str(path))
             listener.listen(1)
             listener.settimeout(_LOOK_SECONDS)
@@ -52,8 +57,6 @@ class Load:
                 output=self._log,
             )
             self._line = self._accept(listener)
-        path.unlink()
-        self._line.receive()
         threading.Thread(target=self._listen, name=f"line {name}", daemon=True).start()
 
     @property
@@ -92,9 +95,13 @@ class Load:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process.exit_code is None:
             try:
-                return Line(listener.accept()[0])
+                line = Line(listener.accept()[0])
+                line.receive()
+                return line
             except TimeoutError:
                 continue
+            except LineClosed:
+                break
         self._process.send(signal.SIGKILL)
         raise CommandError(f"the load process {self.name} does not start: {self._last_words()}")
 

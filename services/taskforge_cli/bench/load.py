@@ -89,7 +89,7 @@ async def serve(path: Path) -> None:
     """Carry out orders until the line is closed."""
     line = Line.to(path)
     orders = Orders(line)
-    line.send({"pid": os.getpid()})
+    line.send({"ready": True})
     while True:
         order = await orders.next()
         gc.collect()

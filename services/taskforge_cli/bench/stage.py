@@ -6,7 +6,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,19 @@ from taskforge_cli.bench.crew import Crew, Load
 from taskforge_cli.bench.orders import Produce, Work
 from taskforge_cli.bench.planning import Sizes
 from taskforge_cli.bench.usage import Usage
-from taskforge_cli.developing import report_line
+from taskforge_cli.developing import launch_failures_as_lines, report_line
 from taskforge_cli.failures import CommandError, usage_error
 from taskforge_cli.identifying import given_key, local_key, tls_of
 from taskforge_cli.launcher import Launcher
 from taskforge_core.settings import Settings
-from taskforge_sdk import BlockingClient, JobCounts, JobStatus, Queue, QueueSettings
+from taskforge_sdk import (
+    BlockingClient,
+    JobCounts,
+    JobStatus,
+    Queue,
+    QueueSettings,
+    TaskForgeError,
+)
 
 _SETTLE_POLL_SECONDS = 0.002
 _SETTLE_SECONDS = 60.0
@@ -56,6 +63,11 @@ class Stage(ABC):
         if self.dsn is None:
             raise CommandError("this scenario needs a database of its own")
         return self.dsn
+
+    def addresses_for(self, number: int) -> list[str]:
+        """Those of all job services, beginning with another one for each load process."""
+        first = number % len(self.addresses)
+        return self.addresses[first:] + self.addresses[:first]
 
     def loads(self, role: str, count: int = 1) -> list[Load]:
         """The load processes of a role; started when they are asked for first."""
@@ -122,10 +134,10 @@ class Stage(ABC):
         single = replace(produce, jobs=_WARM_UP_CALLS, batch=0, callers=10)
         self.crew.run(producers, [single])
         jobs = produce.jobs + single.jobs
-        for load in working:
+        for number, load in enumerate(working):
             load.give(
                 Work(
-                    addresses=self.addresses,
+                    addresses=self.addresses_for(number),
                     queues=[queue.name],
                     target=jobs,
                     concurrency=100,
@@ -191,10 +203,14 @@ class GivenStage(Stage):
 def own_stage(
     settings: Settings, sizes: Sizes, servers: int, show: Callable[[int], None]
 ) -> Iterator[Stage]:
-    """Start a system on an empty database, and remove all of it afterwards."""
+    """Start a system on an empty database, and remove all of it afterwards.
+
+    Raises:
+        CommandError: It cannot be started, or one of its processes has died meanwhile.
+    """
     folder = Path(tempfile.mkdtemp(prefix="taskforge-bench-"))
     try:
-        # As root, Postgres runs as nobody, who must get in; but not to the load processes' lines.
+        # As root, Postgres runs as nobody, who must get in.
         folder.chmod(0o755)
         logs = folder / "logs"
         logs.mkdir(mode=0o700)
@@ -202,24 +218,35 @@ def own_stage(
             settings.model_copy(update={"data_folder": folder / "data", "database_url": None}),
             job_servers=servers,
             logs=logs,
+            key_file=folder / "local.key",
             report=report_line,
         )
-        with (
-            launcher,
-            BlockingClient(
-                queue_address=launcher.queue_address,
-                job_address=launcher.job_address,
-                api_key=launcher.api_key,
-                tls=launcher.tls,
-            ) as client,
-            Crew(logs, launcher.client_environment, show) as crew,
-        ):
-            pids = launcher.pids
-            yield OwnStage(sizes, client, crew, launcher)
-            if launcher.pids != pids:
-                raise CommandError("a process of the system has died while it was measured")
+        with launch_failures_as_lines():
+            launcher.start()
+        try:
+            yield from _perform(launcher, sizes, logs, show)
+        finally:
+            launcher.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _perform(
+    launcher: Launcher, sizes: Sizes, logs: Path, show: Callable[[int], None]
+) -> Iterator[Stage]:
+    with (
+        BlockingClient(
+            queue_address=launcher.queue_address,
+            job_address=launcher.job_address,
+            api_key=launcher.api_key,
+            tls=launcher.tls,
+        ) as client,
+        Crew(logs, launcher.client_environment, show) as crew,
+    ):
+        pids = launcher.pids
+        yield OwnStage(sizes, client, crew, launcher)
+        if launcher.pids != pids:
+            raise CommandError("a process of the system has died while it was measured")
 
 
 def given_client(settings: Settings, job_address: str) -> BlockingClient:
@@ -252,7 +279,11 @@ def given_stage(
             stage = GivenStage(sizes, client, crew, addresses)
             try:
                 yield stage
-            finally:
-                stage.forget()
+            except BaseException:
+                # What went wrong counts, and not that jobs are left which still run.
+                with suppress(TaskForgeError):
+                    stage.forget()
+                raise
+            stage.forget()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from taskforge_cli.bench.filling import fill_finished, fill_waiting
 from taskforge_cli.bench.measures import Metrics, cpu_metrics
@@ -136,8 +137,8 @@ def work_off(
         concurrency=concurrency or stage.sizes.concurrency,
     )
     with stage.usage(loads) as usage:
-        for load in loads:
-            load.give(order)
+        for number, load in enumerate(loads):
+            load.give(replace(order, addresses=stage.addresses_for(number)))
         stage.crew.until_done(loads, jobs)
         succeeded, ended_ns = stage.until_succeeded(queues, before + jobs)
     outcomes = stage.crew.stop(loads)

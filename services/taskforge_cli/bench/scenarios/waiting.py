@@ -1,5 +1,7 @@
 """How long a job waits until its handler starts: idle, at a rate, and under full load."""
 
+from dataclasses import replace
+
 from taskforge_cli.bench.measures import Metrics, cpu_metrics, latency_metrics, waits_ms
 from taskforge_cli.bench.orders import Outcome, Pace, Produce, Work
 from taskforge_cli.bench.scenarios.checking import check_runs, require
@@ -80,8 +82,8 @@ def _start_work(stage: Stage, queue: Queue, slots: int) -> int:
         concurrency=slots,
         keep_starts=True,
     )
-    for load in workers:
-        load.give(order)
+    for number, load in enumerate(workers):
+        load.give(replace(order, addresses=stage.addresses_for(number)))
     first = Pace(
         addresses=stage.addresses,
         queues=[queue.name],
