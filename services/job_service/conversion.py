@@ -25,6 +25,11 @@ def timestamp(microseconds: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=rest * 1000)
 
 
+def _set_time(message: Timestamp, microseconds: int) -> None:
+    message.seconds, rest = divmod(microseconds, 1_000_000)
+    message.nanos = rest * 1000
+
+
 def created_job(
     project_id: UUID,
     draft: Draft,
@@ -57,32 +62,40 @@ def created_job(
     return job
 
 
-def lease(row: Row, project_id: str, token: str, expires_at: int) -> job_pb2.Lease:
-    """The lease of a row of `claim_jobs`. Hot: what a job seldom has is set apart."""
-    message = job_pb2.Lease(
-        lease_token=token,
-        expires_at=timestamp(expires_at),
-        job=job_pb2.Job(
-            id=row["id"],
-            queue_id=row["queue_id"],
-            project_id=project_id,
-            job_type=row["job_type"],
-            payload=row["payload"],
-            status=job_pb2.JOB_STATUS_PROCESSING,
-            priority=row["priority"],
-            max_attempts=row["max_attempts"],
-            attempt_count=row["attempt_count"],
-            created_at=timestamp(row["created_at"]),
-            updated_at=timestamp(row["started_at"]),
-            started_at=timestamp(row["started_at"]),
-            worker_id=row["worker_id"],
-        ),
-    )
+def lease(
+    row: Row,
+    *,
+    project_id: str,
+    queue_id: str,
+    worker_id: str,
+    token: str,
+    expires_at: Timestamp,
+) -> job_pb2.Lease:
+    """The lease of a row of `claim_jobs`.
+
+    Hot: fields are set one by one, which takes a third of the time that a constructor takes with
+    messages inside, and what a job seldom has is set apart.
+    """
+    message = job_pb2.Lease(lease_token=token, expires_at=expires_at)
     job = message.job
+    job.id = str(row["id"])
+    job.queue_id = queue_id
+    job.project_id = project_id
+    job.job_type = row["job_type"]
+    job.payload = row["payload"]
+    job.status = job_pb2.JOB_STATUS_PROCESSING
+    job.priority = row["priority"]
+    job.max_attempts = row["max_attempts"]
+    job.attempt_count = row["attempt_count"]
+    job.worker_id = worker_id
+    _set_time(job.created_at, row["created_at"])
+    started_at = job.started_at
+    _set_time(started_at, row["started_at"])
+    job.updated_at.CopyFrom(started_at)
     if row["scheduled_for"] is not None:
-        job.scheduled_for.CopyFrom(timestamp(row["scheduled_for"]))
+        _set_time(job.scheduled_for, row["scheduled_for"])
     if row["timeout_at"] is not None:
-        job.timeout_at.CopyFrom(timestamp(row["timeout_at"]))
+        _set_time(job.timeout_at, row["timeout_at"])
     if row["timeout"] is not None:
         job.timeout.FromTimedelta(row["timeout"])
     if row["progress"] is not None:

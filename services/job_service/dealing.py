@@ -63,6 +63,8 @@ def certain(candidates: Sequence[CandidateT], per_source: int) -> tuple[Sequence
     A source that returned `per_source` candidates may have more that rank right behind its last
     one. So what ranks behind the last one of such a source is not certain.
     """
+    if len(candidates) < per_source:
+        return candidates, False
     seen: Counter[Hashable] = Counter()
     for index, candidate in enumerate(candidates):
         seen[candidate.source] += 1

@@ -34,9 +34,9 @@ class Subscription:
     """Empty: every type."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Leased:
-    """A lease that was claimed for a call and waits to be sent."""
+    """A lease that was claimed for a call and waits to be sent. Hot, and so not frozen."""
 
     id: UUID
     """The job."""
@@ -47,7 +47,7 @@ class Leased:
 
     def __post_init__(self) -> None:
         """Measure it once: that takes a while."""
-        object.__setattr__(self, "size", self.message.ByteSize() + _FIELD_BYTES)
+        self.size = self.message.ByteSize() + _FIELD_BYTES
 
 
 @dataclass(slots=True)

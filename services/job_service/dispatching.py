@@ -120,12 +120,13 @@ class Dispatcher:
         if group is not None and demand.credit > 0:
             group.wake()
 
-    def lease_ended(self, project_id: UUID, session_id: UUID, lease_seq: int) -> bool:
-        """Stop counting a lease. False: the session's call is not here."""
+    def leases_ended(self, project_id: UUID, session_id: UUID, lease_seqs: Iterable[int]) -> bool:
+        """Stop counting leases of a session. False: its call is not here."""
         demand = self._by_session.get((project_id, session_id))
         if demand is None:
             return False
-        demand.drop(lease_seq)
+        for lease_seq in lease_seqs:
+            demand.drop(lease_seq)
         self.wake_for(demand)
         return True
 

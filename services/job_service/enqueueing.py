@@ -229,11 +229,11 @@ def _check_request_ids(request: pb.BatchCreateJobsRequest) -> None:
 
 
 def _response(outcomes: Iterable[Outcome]) -> pb.BatchCreateJobsResponse:
-    return pb.BatchCreateJobsResponse(
-        results=[
-            pb.CreatedJob(error=to_status(outcome))
-            if isinstance(outcome, TaskForgeError)
-            else pb.CreatedJob(job_id=str(_job_id(outcome)))
-            for outcome in outcomes
-        ]
-    )
+    response = pb.BatchCreateJobsResponse()
+    add = response.results.add
+    for outcome in outcomes:
+        if isinstance(outcome, TaskForgeError):
+            add(error=to_status(outcome))
+        else:
+            add(job_id=str(_job_id(outcome)))
+    return response

@@ -54,7 +54,7 @@ class Hearing:
             self.catch_up()
         for key in keys:
             project_id, session_id, lease_seq = key.split(":")
-            self._dispatcher.lease_ended(UUID(project_id), UUID(session_id), int(lease_seq, 16))
+            self._dispatcher.leases_ended(UUID(project_id), UUID(session_id), [int(lease_seq, 16)])
 
     def _session(self, keys: Sequence[str]) -> None:
         if not keys:

@@ -16,6 +16,10 @@ class Rationed(Protocol):
     """Something that takes a place in a queue's limits."""
 
     @property
+    def id(self) -> UUID:
+        """The job."""
+
+    @property
     def queue_id(self) -> UUID:
         """The queue."""
 
@@ -25,6 +29,7 @@ class Rationed(Protocol):
 
 
 RationedT = TypeVar("RationedT", bound=Rationed)
+TakerT = TypeVar("TakerT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +68,43 @@ async def take_ration(connection: Executor, project_id: UUID, jobs: Sequence[Rat
     )
 
 
-def within(ration: Ration, jobs: Sequence[RationedT]) -> tuple[list[RationedT], frozenset[UUID]]:
-    """The jobs, in their order, that the ration allows, and the queues that are full with them."""
+def within(
+    ration: Ration, hands: Sequence[tuple[RationedT, TakerT]]
+) -> tuple[Sequence[tuple[RationedT, TakerT]], frozenset[UUID]]:
+    """The hands, in their order, that the ration allows, and the queues that are full with them."""
+    if not ration.room and not ration.busy:
+        return hands, frozenset()
     left = dict(ration.room)
     allowed = []
     full = set()
-    for job in jobs:
+    for hand in hands:
+        job, _ = hand
         room = 0 if job.queue_id in ration.busy else left.get(job.queue_id)
         if room is None:
-            allowed.append(job)
+            allowed.append(hand)
         elif room > 0:
             left[job.queue_id] = room - 1
-            allowed.append(job)
+            allowed.append(hand)
         else:
             full.add(job.queue_id)
     return allowed, frozenset(full)
 
 
 async def record(
-    connection: Executor, project_id: UUID, ration: Ration, rows: Sequence[Record]
+    connection: Executor,
+    project_id: UUID,
+    ration: Ration,
+    hands: Sequence[tuple[Rationed, object]],
+    rows: Mapping[UUID, Record],
 ) -> None:
-    """Note the starts of leases (rows of `claim_jobs`) in queues with a rate limit."""
-    started = Counter(UUID(row["queue_id"]) for row in rows)
+    """Note the starts of leases (rows of `claim_jobs` by job) in queues with a rate limit."""
+    if not ration.rated or not rows:
+        return
+    started = Counter(job.queue_id for job, _ in hands if job.id in rows)
     rated = sorted(ration.rated & started.keys())
     if rated:
         # One statement leased them all, at one moment.
-        second = rows[0]["started_at"] // 1_000_000
+        second = next(iter(rows.values()))["started_at"] // 1_000_000
         await record_starts(
             connection, project_id, rated, [started[queue_id] for queue_id in rated], second
         )

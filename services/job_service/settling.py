@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID
 
@@ -18,21 +18,24 @@ from taskforge_core.errors import Aborted, TaskForgeError, to_status
 from taskforge_core.json_documents import check_json
 from taskforge_core.projects import Projects
 from taskforge_core.retrying import Ending, Failed, Released, Snoozed, Succeeded
-from taskforge_core.statuses import JobStatus
+from taskforge_core.statuses import STATUS_OF, JobStatus
 from taskforge_core.tokens import NO_STREAM, LeaseToken, decode_token
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settle:
-    """One settlement: whose lease, and how it ended."""
+    """One settlement: whose lease, and how it ended. Hot, and so not frozen."""
 
     token: LeaseToken
     ending: Ending
+    size: int = 0
+    """How many bytes of documents it brings."""
+    key: LeaseKey = field(init=False)
+    """What the lease is found by."""
 
-    @property
-    def key(self) -> LeaseKey:
-        """What the lease is found by."""
-        return (self.token.job_id, self.token.lease_seq)
+    def __post_init__(self) -> None:
+        """Make the key once."""
+        self.key = (self.token.job_id, self.token.lease_seq)
 
 
 Answer = JobStatus | TaskForgeError
@@ -45,7 +48,9 @@ class Settler:
         self._database = database
         self._projects = projects
         self._waker = waker
-        self.batcher: Batcher[Settle, JobStatus] = Batcher(self._settle_batch, weigh=_size)
+        self.batcher: Batcher[Settle, JobStatus] = Batcher(
+            self._settle_batch, weigh=lambda item: item.size
+        )
 
     async def settle(self, settlement: pb.Settlement) -> job_pb2.JobStatus.ValueType:
         """Settle one lease, in a batch with those of other calls.
@@ -79,14 +84,14 @@ class Settler:
         for own_places, own_answers in zip(places.values(), batches, strict=True):
             for place, answer in zip(own_places, own_answers, strict=True):
                 answers[place] = answer
-        return pb.BatchSettleJobsResponse(
-            results=[
-                pb.SettlementResult(error=to_status(answer))
-                if isinstance(answer, TaskForgeError)
-                else pb.SettlementResult(status=job_pb2.JobStatus.ValueType(answer or 0))
-                for answer in answers
-            ]
-        )
+        response = pb.BatchSettleJobsResponse()
+        add = response.results.add
+        for told in answers:
+            if isinstance(told, TaskForgeError):
+                add(error=to_status(told))
+            else:
+                add(status=job_pb2.JobStatus.ValueType(told or 0))
+        return response
 
     async def _settle_all(self, project_id: UUID, items: list[Settle]) -> Sequence[Answer]:
         """Settle leases of one project, or find them lost where the caller cannot see it."""
@@ -124,7 +129,7 @@ class Settler:
                     connection, project_id, [key[0] for key in missing], [key[1] for key in missing]
                 )
                 for row in rows:
-                    statuses[row["id"], row["lease_seq"]] = JobStatus(row["status"])
+                    statuses[row["id"], row["lease_seq"]] = STATUS_OF[row["status"]]
         self._tell(project_id, items, ended)
         if missing:
             self._waker.leases_gone(project_id, missing)
@@ -132,24 +137,12 @@ class Settler:
 
     def _tell(self, project_id: UUID, items: Sequence[Settle], ended: Sequence[EndedLease]) -> None:
         streamed = {item.key for item in items if item.token.tag != NO_STREAM}
-        untold = [lease for lease in ended if (lease.job_id, lease.lease_seq) in streamed]
-        self._waker.leases_ended(project_id, ended, untold=untold)
+        self._waker.leases_ended(project_id, ended, counted=streamed)
 
 
 def lease_lost(token: LeaseToken) -> Aborted:
     """The error for a token whose lease is no longer held."""
     return Aborted("LEASE_LOST", "the lease is no longer held", metadata={"job": token.job_id})
-
-
-def _size(item: Settle) -> int:
-    """How many bytes of documents an item brings."""
-    match item.ending:
-        case Succeeded(result):
-            return len(result or "")
-        case Failed(message=message, detail=detail):
-            return len(message) + len(detail)
-        case _:
-            return 0
 
 
 @lru_cache(maxsize=4096)
@@ -174,9 +167,10 @@ def _settle(settlement: pb.Settlement, place: int | None = None) -> Settle:
             if not result:
                 return Settle(token, Succeeded())
             check_json(result, "result" if place is None else f"{_path(place)}success.result")
-            return Settle(token, Succeeded(result))
+            return Settle(token, Succeeded(result), len(result))
         case "failure":
-            return Settle(token, _failed(settlement.failure, _path(place)))
+            failed = _failed(settlement.failure, _path(place))
+            return Settle(token, failed, len(failed.message) + len(failed.detail))
         case "snooze":
             return Settle(token, Snoozed(settlement.snooze.delay.ToTimedelta()))
         case _:

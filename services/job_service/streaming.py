@@ -101,9 +101,10 @@ class _Stream:
         parcel = demand.take(len(next(parcels(demand.outbox, demand.max_message_bytes), [])))
         if not parcel:
             return
-        batch = pb.LeaseBatch(leases=[leased.message for leased in parcel])
+        message = pb.LeaseJobsResponse()
+        message.leases.leases.extend([leased.message for leased in parcel])
         try:
-            await self._write(pb.LeaseJobsResponse(leases=batch))
+            await self._write(message)
         except BaseException:
             # Whether it arrived nobody knows; the fence protects its jobs if it did. What stands
             # behind it was never sent, and is given back when the call is closed.

@@ -3,6 +3,7 @@
 Call it after the commit of what it tells about.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from contextlib import AbstractContextManager
 from uuid import UUID
@@ -11,6 +12,7 @@ from job_service.dispatching import Dispatcher
 from job_service.routing import Routes
 from taskforge_core.ending import EndedLease, LeaseKey
 from taskforge_core.notifications import Notifier
+from taskforge_core.statuses import JobStatus
 
 
 class Waker:
@@ -44,27 +46,36 @@ class Waker:
         project_id: UUID,
         ended: Sequence[EndedLease],
         *,
-        untold: Iterable[EndedLease] | None = None,
+        counted: Set[LeaseKey] | None = None,
     ) -> None:
         """Leases were ended: their sessions have room again, and their jobs may be ready.
 
         Args:
             project_id: Owner of the jobs.
             ended: The leases.
-            untold: Those of them that another replica may count, where that is known (a lease
+            counted: Those of them that another replica may count, where that is known (a lease
                 that went out without a stream is counted by nobody). Default: all.
         """
-        elsewhere = []
-        candidates = ended if untold is None else set(untold)
+        by_session: dict[UUID, list[EndedLease]] = defaultdict(list)
         for lease in ended:
-            here = self._dispatcher.lease_ended(project_id, lease.session_id, lease.lease_seq)
-            if not here and lease in candidates:
-                elsewhere.append(f"{project_id}:{lease.session_id}:{lease.lease_seq:x}")
+            by_session[lease.session_id].append(lease)
+        elsewhere = []
+        for session_id, leases in by_session.items():
+            lease_seqs = [lease.lease_seq for lease in leases]
+            if not self._dispatcher.leases_ended(project_id, session_id, lease_seqs):
+                elsewhere += [
+                    f"{project_id}:{session_id}:{lease.lease_seq:x}"
+                    for lease in leases
+                    if counted is None or (lease.job_id, lease.lease_seq) in counted
+                ]
         if elsewhere:
             self._notifier.notify("ended", *elsewhere)
-        ready = set().union(*(lease.ready_queue_ids for lease in ended))
+        ready = set().union(
+            *(lease.ready_queue_ids for lease in ended if lease.status != JobStatus.SUCCEEDED)
+        )
         # In a queue with limits a slot is free, which another replica's call may be waiting for.
-        ready |= {lease.queue_id for lease in ended if self._routes.may_have_limits(lease.queue_id)}
+        queue_ids = {lease.queue_id for lease in ended}
+        ready |= {queue_id for queue_id in queue_ids if self._routes.may_have_limits(queue_id)}
         if ready:
             self.jobs_ready(project_id, ready)
 

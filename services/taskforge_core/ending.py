@@ -37,7 +37,7 @@ from taskforge_core.retrying import (
     Succeeded,
     decide,
 )
-from taskforge_core.statuses import JobStatus
+from taskforge_core.statuses import STATUS_OF, JobStatus
 
 _Value = TypeVar("_Value")
 
@@ -45,9 +45,9 @@ LeaseKey = tuple[str, int]
 """A job's id as text, and the sequence number of its lease."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EndedLease:
-    """A lease that was ended, and where its job stands now."""
+    """A lease that was ended, and where its job stands now. Hot, and so not frozen."""
 
     job_id: str
     lease_seq: int
@@ -84,19 +84,23 @@ async def end_leases(
         answered: Whether a worker's settle ends them, whose answer is kept for its repetition.
     """
     keys = sorted(endings)
-    finishes: list[tuple[LeaseKey, Finish, str | None]] = []
-    for key in keys:
-        ending = endings[key]
-        if not isinstance(ending, Succeeded):
-            break
-        finishes.append((key, Finish(JobStatus.SUCCEEDED, ending.result), None))
-    else:
+    results = [ending.result for ending in endings.values() if isinstance(ending, Succeeded)]
+    if len(results) == len(keys):
         # The hot path: nothing to decide, so nothing to lock and read first.
-        return await _finish(executor, project_id, finishes, answered=answered)
+        return await _finish(
+            executor,
+            project_id,
+            keys,
+            [JobStatus.SUCCEEDED] * len(keys),
+            # In the order of the keys, of which all are there.
+            [endings[key].result for key in keys] if any(results) else [],  # type: ignore[union-attr]
+            [],
+            answered=answered,
+        )
     rows = await lock_leases(
         executor, project_id, [key[0] for key in keys], [key[1] for key in keys]
     )
-    finishes = []
+    finishes: list[tuple[LeaseKey, Finish, str | None]] = []
     returns: list[tuple[LeaseKey, Return, str | None]] = []
     holders: dict[LeaseKey, UUID] = {}
     for row in rows:
@@ -110,7 +114,15 @@ async def end_leases(
                 finishes.append((key, decision, failure))
             case Return():
                 returns.append((key, decision, failure))
-    ended = await _finish(executor, project_id, finishes, answered=answered)
+    ended = await _finish(
+        executor,
+        project_id,
+        [key for key, _, _ in finishes],
+        [finish.status for _, finish, _ in finishes],
+        [finish.result for _, finish, _ in finishes],
+        [failure for _, _, failure in finishes],
+        answered=answered,
+    )
     ended = await _dead_letter(executor, project_id, ended)
     ended += await _return(executor, project_id, returns, holders, answered=answered)
     return ended
@@ -168,23 +180,32 @@ def _microseconds(moment: datetime) -> int:
 async def _finish(
     executor: Executor,
     project_id: UUID,
-    finishes: Sequence[tuple[LeaseKey, Finish, str | None]],
+    keys: Sequence[LeaseKey],
+    statuses: Sequence[JobStatus],
+    results: Sequence[str | None],
+    failures: Sequence[str | None],
     *,
     answered: bool,
 ) -> list[EndedLease]:
-    if not finishes:
+    if not keys:
         return []
     rows = await finish_jobs(
         executor,
         project_id,
-        [key[0] for key, _, _ in finishes],
-        [key[1] for key, _, _ in finishes],
-        [finish.status for _, finish, _ in finishes],
-        [finish.result for _, finish, _ in finishes],
-        [failure for _, _, failure in finishes],
+        [key[0] for key in keys],
+        [key[1] for key in keys],
+        statuses,
+        results,
+        failures,
         answered=answered,
     )
-    return [_ended_lease(row, row["session_id"]) for row in rows]
+    ended: list[EndedLease] = []
+    for row in rows:
+        queue_id, session_id, status, places = row.values()
+        for place in places:
+            job_id, lease_seq = keys[place - 1]
+            ended.append(EndedLease(job_id, lease_seq, queue_id, session_id, STATUS_OF[status]))
+    return ended
 
 
 async def _dead_letter(
@@ -223,10 +244,13 @@ async def _return(
         [failure for _, _, failure in returns],
         answered=answered,
     )
-    return [_ended_lease(row, holders[row["id"], row["lease_seq"]]) for row in rows]
-
-
-def _ended_lease(row: Record, session_id: UUID) -> EndedLease:
-    return EndedLease(
-        row["id"], row["lease_seq"], row["queue_id"], session_id, JobStatus(row["status"])
-    )
+    return [
+        EndedLease(
+            row["id"],
+            row["lease_seq"],
+            row["queue_id"],
+            holders[row["id"], row["lease_seq"]],
+            STATUS_OF[row["status"]],
+        )
+        for row in rows
+    ]

@@ -172,14 +172,17 @@ def build_server(
     return GrpcServer(settings, server, address, health, access)
 
 
-def _keep_what_is_loaded() -> None:
-    """Leave all that the process has made so far out of garbage collections.
+def _tune_garbage_collection() -> None:
+    """Look seldom for garbage, and never among what the process has made so far.
 
-    It lives as long as the process. Looking through it stops every call for 30 to 60 ms, several
-    times a minute under load.
+    That lives as long as the process, and looking through it stops every call for 30 to 60 ms,
+    several times a minute under load.
     """
     gc.collect()
     gc.freeze()
+    # A batch makes thousands of objects that live until it is answered: with the usual 700, young
+    # ones are looked through several times a batch, which takes a tenth of its time.
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def serve(
@@ -211,7 +214,7 @@ async def serve(
         await server.start()
         if handle_signals:
             # The process is this server's, and starts nothing else.
-            _keep_what_is_loaded()
+            _tune_garbage_collection()
         await stop.wait()
         await server.stop(drain, hurry=hurry)
     finally:

@@ -1,8 +1,13 @@
 """Identifiers: UUIDv7, ascending within a process."""
 
 import os
+import struct
 import time
 import uuid
+from collections.abc import Iterator
+
+# The driver's class is a `uuid.UUID`, and ten times as fast to make, to hash and to print.
+from asyncpg.pgproto.pgproto import UUID as FAST_UUID
 
 DEFAULT_ORGANISATION_ID = uuid.UUID("00000000-0000-7000-8000-000000000001")
 """The organisation that the first migration makes."""
@@ -10,8 +15,12 @@ DEFAULT_ORGANISATION_ID = uuid.UUID("00000000-0000-7000-8000-000000000001")
 DEFAULT_PROJECT_ID = uuid.UUID("00000000-0000-7000-8000-000000000002")
 """The project that the first migration makes, and that calls without a project_id use."""
 
-_RANDOM_BITS = 62
 _COUNTER_BITS = 12
+_VERSION = 0x7 << _COUNTER_BITS
+_VARIANT = 0b10 << 62
+_RANDOM_MASK = (1 << 62) - 1
+_DRAWN_AT_ONCE = 512
+"""Random numbers; asking the system for each would cost more than all else."""
 
 
 class Uuid7Generator:
@@ -23,17 +32,23 @@ class Uuid7Generator:
 
     def __init__(self) -> None:
         self._time_and_counter = 0
+        self._random = _random_numbers()
 
     def __call__(self) -> uuid.UUID:
         """The next identifier."""
         now = (time.time_ns() // 1_000_000) << _COUNTER_BITS
         self._time_and_counter = max(self._time_and_counter + 1, now)
-        milliseconds = self._time_and_counter >> _COUNTER_BITS
-        counter = self._time_and_counter & ((1 << _COUNTER_BITS) - 1)
-        random = int.from_bytes(os.urandom(8), "big") >> (64 - _RANDOM_BITS)
-        return uuid.UUID(
-            int=(milliseconds << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | random
-        )
+        milliseconds, counter = divmod(self._time_and_counter, 1 << _COUNTER_BITS)
+        high = (milliseconds << 16) | _VERSION | counter
+        low = _VARIANT | next(self._random)
+        return FAST_UUID(((high << 64) | low).to_bytes(16, "big"))
+
+
+def _random_numbers() -> Iterator[int]:
+    """Of 62 bits each."""
+    while True:
+        for number in struct.unpack(f"{_DRAWN_AT_ONCE}Q", os.urandom(8 * _DRAWN_AT_ONCE)):
+            yield number & _RANDOM_MASK
 
 
 uuid7 = Uuid7Generator()

@@ -47,6 +47,10 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
 """From each status, where a job can go next."""
 
 
+STATUS_OF = {int(status): status for status in JobStatus}
+"""By their numbers; faster than `JobStatus(number)` by far."""
+
+
 class AttemptOutcome(IntEnum):
     """How an attempt that did not succeed ended; the numbers are those of the contract."""
 

@@ -37,7 +37,7 @@ async def finish(database: Database, keys: Sequence[LeaseKey], **options: Any) -
         [options.get("failure")] * len(keys),
         answered=options.get("answered", True),
     )
-    return [(row["id"], row["lease_seq"]) for row in rows]
+    return [keys[place - 1] for row in rows for place in row["places"]]
 
 
 async def give_back(database: Database, keys: Sequence[LeaseKey], **options: Any) -> list[LeaseKey]:

@@ -19,7 +19,7 @@ async def insert_jobs(
 ) -> list[Record]:
     """See `insert_jobs.sql`; `columns` are its arrays in their order, one value a job in each.
 
-    Returns `id, status, max_attempts, created_at, scheduled_for` of each job that was created;
+    Returns `ids, status, max_attempts, created_at, scheduled_for` of the jobs that were created;
     times are microseconds.
     """
     return await executor.fetch(_statements["insert_jobs"], project_id, *columns)
@@ -154,6 +154,7 @@ async def claim_jobs(
     executor: Executor,
     project_id: UUID,
     ids: Sequence[UUID],
+    seats: Sequence[int],
     session_ids: Sequence[UUID],
     worker_ids: Sequence[str],
     queue_ids: Sequence[UUID],
@@ -164,6 +165,7 @@ async def claim_jobs(
         _statements["claim_jobs"],
         project_id,
         ids,
+        seats,
         session_ids,
         worker_ids,
         queue_ids,

@@ -9,9 +9,9 @@
 -- one's job is made.
 -- Index: queues_pkey, one probe a job (the list is made as in `finish_jobs`); request_ids_pkey.
 --
--- $1 project_id; aligned arrays: $2 ids, $3 queue ids, $4 job types, $5 payloads (JSON),
--- $6 payload bytes, $7 priorities, $8 max attempts (NULL: the queue's), $9 scheduled for, $10 timeouts,
--- $11 labels (JSON), $12 traceparents, $13 tracestates, $14 request ids, $15 content hashes
+-- $1 project_id; aligned arrays, of which a shorter one ends in NULLs: $2 ids, $3 queue ids,
+-- $4 job types, $5 payloads (JSON), $6 priorities, $7 max attempts (NULL: the queue's), $8 scheduled for,
+-- $9 timeouts, $10 labels (JSON), $11 traceparents, $12 tracestates, $13 request ids, $14 content hashes
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), item AS MATERIALIZED (
@@ -22,14 +22,14 @@ WITH moment AS MATERIALIZED (
         wait.until,
         (CASE WHEN wait.until > moment.now THEN 2 ELSE 1 END)::smallint AS status
     FROM (
-        SELECT $1::uuid AS project_id, each.*
+        SELECT $1::uuid AS project_id, octet_length(each.payload) AS payload_bytes, each.*
         FROM unnest(
-            $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::integer[], $7::smallint[],
-            $8::integer[], $9::timestamptz[], $10::interval[], $11::text[], $12::text[],
-            $13::text[], $14::text[], $15::bytea[]
+            $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::smallint[], $7::integer[],
+            $8::timestamptz[], $9::interval[], $10::text[], $11::text[], $12::text[], $13::text[],
+            $14::bytea[]
         ) AS each (
-            id, queue_id, job_type, payload, payload_bytes, priority, max_attempts, scheduled_for,
-            timeout, labels, traceparent, tracestate, request_id, content_hash
+            id, queue_id, job_type, payload, priority, max_attempts, scheduled_for, timeout, labels,
+            traceparent, tracestate, request_id, content_hash
         )
         OFFSET 0
     ) AS given
@@ -74,10 +74,12 @@ WITH moment AS MATERIALIZED (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)
     SELECT $1, queue_id, status, count(*) FROM made GROUP BY queue_id, status
 )
+-- Jobs that are alike in all that is told of them share a row: most batches have one.
 SELECT
-    id,
+    array_agg(id) AS ids,
     status,
     max_attempts,
     (extract(epoch FROM created_at) * 1000000)::bigint AS created_at,
     (extract(epoch FROM scheduled_for) * 1000000)::bigint AS scheduled_for
 FROM made
+GROUP BY status, max_attempts, made.created_at, made.scheduled_for

@@ -54,7 +54,11 @@ async def finish_jobs(
     *,
     answered: bool,
 ) -> list[Record]:
-    """See `finish_jobs.sql`. Returns `id, lease_seq, queue_id, session_id, status`."""
+    """See `finish_jobs.sql`.
+
+    Returns `queue_id, session_id, status, places` of what was ended; `places` are where the jobs
+    stand in `ids`, counted from 1.
+    """
     return await executor.fetch(
         _statements["finish_jobs"],
         project_id,

@@ -7,20 +7,21 @@
 -- a project_id that is a column of the list (OFFSET 0 keeps it one), since for a constant it may
 -- read all jobs of the project, which it believes to be few until the table is analyzed.
 --
--- $1 project_id, $2 job ids (ascending), $3 lease sequences, $4 final statuses, $5 results (JSON),
--- $6 failed attempts to add (JSON), $7 whether a settle is answered by it (remembered for repeats)
+-- $1 project_id; aligned arrays, of which a shorter one ends in NULLs: $2 job ids (ascending), $3 lease
+-- sequences, $4 final statuses, $5 results (JSON), $6 failed attempts to add (JSON); $7 whether a settle
+-- is answered by it (remembered for repeats)
 WITH gone AS (
     DELETE FROM taskforge.jobs AS job
     USING (
         SELECT $1::uuid AS project_id, given.*
         FROM unnest($2::uuid[], $3::bigint[], $4::smallint[], $5::text[], $6::text[])
-            AS given (id, lease_seq, status, result, failure)
+            WITH ORDINALITY AS given (id, lease_seq, status, result, failure, place)
         OFFSET 0
     ) AS ended
     WHERE job.project_id = ended.project_id
       AND job.id = ended.id
       AND job.lease_seq = ended.lease_seq
-    RETURNING job.*, ended.status AS final_status, ended.result, ended.failure
+    RETURNING job.*, ended.place, ended.status AS final_status, ended.result, ended.failure
 ), filed AS (
     INSERT INTO taskforge.job_history (
         project_id, id, queue_id, created_at, updated_at, completed_at, scheduled_for, started_at,
@@ -44,4 +45,7 @@ WITH gone AS (
     UNION ALL
     SELECT $1, queue_id, final_status, count(*) FROM gone GROUP BY queue_id, final_status
 )
-SELECT id::text AS id, lease_seq, queue_id, session_id, final_status AS status FROM gone
+-- Jobs of one queue and session share a row: most batches have one.
+SELECT queue_id, session_id, final_status AS status, array_agg(place) AS places
+FROM gone
+GROUP BY queue_id, session_id, final_status

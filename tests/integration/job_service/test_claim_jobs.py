@@ -35,8 +35,9 @@ async def claim(
     )
     queue_of = {row["id"]: row["queue_id"] for row in found}
     queues = [queue_of.get(job_id, UUID(int=0)) for job_id in job_ids]
-    rows = await claim_jobs(executor, project_id, job_ids, sessions, workers, queues, ())
-    return {UUID(row["id"]): row for row in rows}
+    seats = list(range(1, len(job_ids) + 1))
+    rows = await claim_jobs(executor, project_id, job_ids, seats, sessions, workers, queues, ())
+    return {row["id"]: row for row in rows}
 
 
 async def stored(database: Database, job_id: UUID) -> Record:
@@ -54,8 +55,8 @@ async def test_a_claim_leases_the_named_jobs_to_the_named_sessions(database: Dat
     for job_id, session_id in zip(job_ids, sessions, strict=True):
         row = await stored(database, job_id)
         assert row["status"] == JobStatus.PROCESSING
-        assert row["session_id"] == rows[job_id]["session_id"] == session_id
-        assert row["worker_id"] == rows[job_id]["worker_id"] == f"worker of {session_id}"
+        assert row["session_id"] == session_id
+        assert row["worker_id"] == f"worker of {session_id}"
         assert row["lease_seq"] == rows[job_id]["lease_seq"]
         assert row["attempt_count"] == rows[job_id]["attempt_count"] == 1
         assert row["started_at"] == row["updated_at"]
@@ -248,10 +249,11 @@ async def test_a_job_that_was_moved_to_another_queue_since_it_was_picked_is_left
         database.hot,
         DEFAULT_PROJECT_ID,
         [moved, own],
+        [1, 2],
         [SESSION] * 2,
         ["worker"] * 2,
         [picked_from, moved_to],
         (),
     )
-    assert [row["id"] for row in rows] == [str(own)]
+    assert [row["id"] for row in rows] == [own]
     assert set(await claim(database.hot, [moved])) == {moved}

@@ -36,7 +36,8 @@ async def insert(
     executor: Executor, drafts: Sequence[Draft], project_id: UUID = DEFAULT_PROJECT_ID
 ) -> dict[UUID, Record]:
     """What was made, by id."""
-    return {row["id"]: row for row in await insert_jobs(executor, project_id, _columns(drafts))}
+    rows = await insert_jobs(executor, project_id, _columns(drafts))
+    return {job_id: row for row in rows for job_id in row["ids"]}
 
 
 async def stored(database: Database, made: Draft) -> Record:

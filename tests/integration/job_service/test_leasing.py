@@ -44,7 +44,7 @@ async def settle(use: JobUseCases, call: Demand, leases: Sequence[Leased]) -> No
     ended = await end_leases(use.database.hot, call.project_id, endings, answered=True)
     assert len(ended) == len(leases)
     for leased in leases:
-        use.dispatcher.lease_ended(call.project_id, call.session_id, leased.lease_seq)
+        use.dispatcher.leases_ended(call.project_id, call.session_id, [leased.lease_seq])
 
 
 async def test_each_call_gets_as_many_as_it_wants_and_no_more(

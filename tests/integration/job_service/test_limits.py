@@ -159,7 +159,7 @@ async def test_the_first_claim_under_a_new_limit_waits_for_those_that_run_under_
     [group] = await calls([replica])
     async with database.hot.acquire() as claiming, claiming.transaction():
         rows = await claim_jobs(
-            claiming, DEFAULT_PROJECT_ID, ids[:2], [ids[0]] * 2, ["w"] * 2, [queue_id] * 2, ()
+            claiming, DEFAULT_PROJECT_ID, ids[:2], [], [ids[0]], ["w"], [queue_id], ()
         )
         assert len(rows) == 2
         await set_limits(database, queue_id, max_concurrent_jobs=3)
@@ -225,7 +225,7 @@ async def test_a_replica_that_dies_while_it_claims_leaves_no_count_behind(
         await transaction.start()
         assert await lock_limited_queues(dying, [queue_id]) == [queue_id]
         assert await claim_jobs(
-            dying, DEFAULT_PROJECT_ID, ids[:3], [ids[0]] * 3, ["w"] * 3, [queue_id] * 3, [queue_id]
+            dying, DEFAULT_PROJECT_ID, ids[:3], [], [ids[0]], ["w"], [queue_id], [queue_id]
         )
         await database.hot.execute("SELECT pg_terminate_backend($1, 10000)", dying.get_server_pid())
     [group] = await calls([replica])

@@ -188,7 +188,7 @@ async def test_a_candidate_says_its_source_and_size(database: Database) -> None:
     [typed] = await claimer.pick(
         Subscription(DEFAULT_PROJECT_ID, None, ("send",)), 1, 1, [], [], ANY_SIZE
     )
-    assert (untyped.id, untyped.source, untyped.payload_bytes) == (job_id, (queue_id, None), 77)
+    assert (untyped.id, untyped.source, untyped.payload_bytes) == (job_id, queue_id, 77)
     assert (typed.id, typed.source, typed.payload_bytes) == (job_id, (queue_id, "send"), 77)
 
 

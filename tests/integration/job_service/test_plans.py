@@ -65,7 +65,8 @@ def insert(count: int, **fields: Any) -> Call:
             if fields:
                 spec.request_id = f"new {place}"
             drafts.append(draft(spec, sample.queue_ids[place % 20], "job"))
-        return await queries.insert_jobs(executor, PROJECT, _columns(drafts))
+        rows = await queries.insert_jobs(executor, PROJECT, _columns(drafts))
+        return [job_id for row in rows for job_id in row["ids"]]
 
     return call
 
@@ -90,12 +91,12 @@ def pick(per_source: int, limit: int, *job_types: str, of: str = "all", tried: i
 
 def claim(count: int) -> Call:
     async def call(executor: Executor, sample: Sample) -> object:
-        ids, sessions = sample.waiting[:count], (sample.session_ids * 3)[:count]
         return await queries.claim_jobs(
             executor,
             PROJECT,
-            ids,
-            sessions,
+            sample.waiting[:count],
+            list(range(1, count + 1)),
+            (sample.session_ids * 3)[:count],
             ["worker"] * count,
             sample.waiting_queues[:count],
             (),

@@ -130,13 +130,29 @@ def test_a_created_job_shows_the_delay_that_its_queue_gave_it() -> None:
     assert created.status == job_pb2.JOB_STATUS_SCHEDULED
 
 
+TOKEN = "a token"
+
+
+def leased(
+    row: dict[str, Any], *, worker_id: str = "worker", token: str = TOKEN, expires_at: int = 0
+) -> job_pb2.Lease:
+    return lease(
+        row,
+        project_id=str(PROJECT),
+        queue_id=str(QUEUE),
+        worker_id=worker_id,
+        token=token,
+        expires_at=timestamp(expires_at),
+    )
+
+
 @given(SPECS)
 def test_a_leased_job_is_the_stored_one_but_for_what_the_lease_changed(
     spec: job_pb2.JobSpec,
 ) -> None:
     made = draft(spec, QUEUE, "job")
-    message = lease(leased_row_of(made), str(PROJECT), "token", CREATED_AT + 30_000_000)
-    assert message.lease_token == "token"
+    message = leased(leased_row_of(made), expires_at=CREATED_AT + 30_000_000)
+    assert message.lease_token == TOKEN
     assert message.expires_at == timestamp(CREATED_AT + 30_000_000)
     expected = stored_job(row_of(made))
     expected.status = job_pb2.JOB_STATUS_PROCESSING
@@ -210,8 +226,8 @@ def test_a_finished_job_is_shown_with_all_that_became_of_it() -> None:
 def test_what_a_job_seldom_has_is_leased_with_it(column: str, value: Any, field: str) -> None:
     made = draft(job_pb2.JobSpec(queue="emails", job_type="send"), QUEUE, "job")
     row = leased_row_of(made)
-    bare = lease(row, str(PROJECT), "token", 0).job
-    full = lease(row | {column: value}, str(PROJECT), "token", 0).job
+    bare = leased(row).job
+    full = leased(row | {column: value}).job
     assert field not in [each.name for each, _ in bare.ListFields()]
     assert field in [each.name for each, _ in full.ListFields()]
 
@@ -228,7 +244,7 @@ def test_a_dead_letter_names_its_origin_leased_and_stored() -> None:
     origin = job_pb2.JobOrigin(
         job_id=str(UUID(int=3)), queue_id=str(UUID(int=4)), failed_at=timestamp(CREATED_AT)
     )
-    assert lease(leased_row_of(made) | ORIGIN, str(PROJECT), "token", 0).job.origin == origin
+    assert leased(leased_row_of(made) | ORIGIN).job.origin == origin
     assert stored_job(row_of(made) | ORIGIN).origin == origin
     assert not stored_job(row_of(made)).HasField("origin")
 
@@ -246,9 +262,7 @@ LONGEST = "\U0001f680"
 """A character of four bytes: limits of texts count characters."""
 
 WIDEST: dict[str, Any] = {
-    "id": str(PROJECT),
-    "queue_id": str(QUEUE),
-    "session_id": SESSION,
+    "id": PROJECT,
     "lease_seq": 16**15 - 1,
     "job_type": "x" * 100,
     "payload": "x" * 1_048_576,
@@ -261,7 +275,6 @@ WIDEST: dict[str, Any] = {
     "scheduled_for": 253_402_300_799_999_999,
     "timeout_at": 253_402_300_799_999_999,
     "timeout": timedelta(days=6, microseconds=999_999),
-    "worker_id": LONGEST * 255,
     "progress": "x" * 16_384,
     "labels": json.dumps({f"{n:02}" + LONGEST * 61: LONGEST * 255 for n in range(32)}),
     "traceparent": "x" * 64,
@@ -289,7 +302,7 @@ def message_bytes(row: dict[str, Any]) -> int:
     """The larger of the two messages that can carry this lease alone, and what it is measured as
     among others."""
     token = encode_token(token_head(PROJECT, "f" * 8), str(row["id"]), row["lease_seq"])
-    message = lease(row, str(PROJECT), token, 253_402_300_799_999_999)
+    message = leased(row, worker_id=LONGEST * 255, token=token, expires_at=253_402_300_799_999_999)
     batch = pb.LeaseBatch(leases=[message])
     return max(
         pb.LeaseJobsResponse(leases=batch).ByteSize(),
