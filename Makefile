@@ -31,7 +31,8 @@ dev: $(READY) ## Run Postgres and the three services in this terminal
 test: $(READY) ## Run the tests on a real Postgres (the embedded one, or that of TASKFORGE_DATABASE_URL)
 	$(BIN)/pytest -n auto $(ARGS)
 
-bench: $(READY) ## Measure what the rules cost and what a noisy tenant does to others, on Postgres of its own
+bench: $(READY) ## Measure how fast all of it is, what the rules cost, and what a noisy tenant does to others
+	$(BIN)/taskforge bench $(ARGS)
 	$(BIN)/python -m tests.benchmarks.rules
 	$(BIN)/python -m tests.benchmarks.tenants
 

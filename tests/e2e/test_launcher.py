@@ -14,6 +14,7 @@ from taskforge_cli.launcher import Launcher, LaunchError
 from taskforge_cli.ports import ReservedPort
 from taskforge_cli.processes import restart_pause
 from taskforge_core.settings import Settings
+from taskforge_sdk import BlockingClient
 
 
 def test_a_service_that_does_not_start_is_one_line_and_nothing_stays(
@@ -41,6 +42,20 @@ def test_the_ports_are_free_again_when_the_system_has_stopped(
     until_gone(pids.values())
     for address in addresses:
         ReservedPort(int(address.rpartition(":")[2])).release()
+
+
+def test_each_replica_of_the_job_service_serves_at_an_address_of_its_own(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Launcher(settings, logs=tmp_path, job_servers=2) as system:
+        assert {"job_service", "job_service-2"} < set(system.pids)
+        assert len(set(system.job_addresses)) == 2
+        assert system.job_addresses[0] == system.job_address
+        for address in system.job_addresses:
+            with BlockingClient(
+                queue_address=system.queue_address, job_address=address, api_key=system.api_key
+            ) as client:
+                assert client.job_stats().total == 0
 
 
 def test_services_with_tls_need_an_authority_to_be_probed_with(

@@ -108,7 +108,7 @@ def bench(
     _require_packages(plotting=plot is not None)
     from taskforge_cli.bench.planning import FULL, QUICK
     from taskforge_cli.bench.progress import watching
-    from taskforge_cli.bench.reporting import print_table, write_json
+    from taskforge_cli.bench.reporting import print_tables, write_json
     from taskforge_cli.bench.running import run_all
     from taskforge_core.logs import configure_logging
     from taskforge_sdk import TaskForgeError
@@ -138,7 +138,7 @@ def bench(
         except TaskForgeError as error:
             where = ", ".join(address or ["the bench's own"])
             raise refusal(error, "queue or job", where) from error
-    print_table(results)
+    print_tables(results)
     if json is not None:
         write_json(results, json)
     if plot is not None:

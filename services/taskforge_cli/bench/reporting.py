@@ -40,9 +40,12 @@ def table_of(results: Mapping[str, Mapping[str, Spread]]) -> Table:
     return table
 
 
-def print_table(results: Mapping[str, Mapping[str, Spread]]) -> None:
-    """The table, on stdout."""
-    print_rich(table_of(results))
+def print_tables(results: Mapping[str, Mapping[str, Spread]]) -> None:
+    """The table on stdout; streams on which no jobs come have one of their own."""
+    streams = {key: figures for key, figures in results.items() if "kib_per_stream" in figures}
+    jobs = {key: figures for key, figures in results.items() if key not in streams}
+    for part in filter(None, (jobs, streams)):
+        print_rich(table_of(part))
 
 
 def document_of(

@@ -10,6 +10,7 @@ import psutil
 
 _SAMPLE_SECONDS = 0.1
 _MB = 1_000_000
+_JOB_SERVER = "job_service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,14 @@ def tree_seconds(pid: int) -> float:
     return sum(map(_seconds, processes))
 
 
+def job_servers_seconds(services: Mapping[str, int]) -> float:
+    """CPU seconds of all replicas of job_service since they began."""
+    return sum(tree_seconds(pid) for name, pid in services.items() if name.startswith(_JOB_SERVER))
+
+
 def job_servers_rss(services: Mapping[str, int]) -> int:
     """The resident memory of all replicas of job_service now, in bytes."""
-    return sum(_rss(pid) for name, pid in services.items() if name.startswith("job_service"))
+    return sum(_rss(pid) for name, pid in services.items() if name.startswith(_JOB_SERVER))
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -6,7 +6,7 @@ from taskforge_cli.bench.measures import Metrics
 from taskforge_cli.bench.orders import Linger
 from taskforge_cli.bench.scenarios.checking import require
 from taskforge_cli.bench.stage import Stage
-from taskforge_cli.bench.usage import job_servers_rss
+from taskforge_cli.bench.usage import job_servers_rss, job_servers_seconds
 from taskforge_cli.failures import CommandError
 
 _OPEN_SECONDS = 60.0
@@ -38,13 +38,15 @@ def _idle(stage: Stage, *, beats: bool) -> Metrics:
     _until_open(stage, streams)
     time.sleep(_QUIET_SECONDS)
     with stage.usage() as usage:
+        began = job_servers_seconds(stage.services())
         time.sleep(seconds)
+        used = job_servers_seconds(stage.services()) - began
     after = job_servers_rss(stage.services())
     require(all(load.outcome() is None for load in lingering), "streams have ended by themselves")
     stage.crew.stop(lingering)
     return usage.with_memory(
         {
-            "server_core_percent": (usage.cpu.server or 0.0) / seconds * 100,
+            "server_core_percent": used / seconds * 100,
             "postgres_core_percent": (usage.cpu.postgres or 0.0) / seconds * 100,
             "kib_per_stream": (after - before) / 1024 / streams,
         }
