@@ -35,7 +35,7 @@ def bench(
     scenarios: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SCENARIO]...",
+            metavar="SCENARIO",
             help=f"What to measure: {_NAMES}. Default: all of them.",
             show_default=False,
         ),
@@ -130,6 +130,8 @@ def bench(
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _leave)
+    # Also where whoever started us lets Ctrl-C be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ExitStack() as stack:
         open_stage = _given(settings, sizes, address, stack) if address else _own(settings, sizes)
         watcher = stack.enter_context(watching(repeat * sum(map(len, groups))))
