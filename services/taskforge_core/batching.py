@@ -1,9 +1,9 @@
 """Lets calls that arrive while a transaction is in flight ride together in the next one."""
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Generic, TypeVar
 from uuid import UUID
@@ -45,6 +45,27 @@ class _Call(Generic[Item, Answer]):
     answers: "asyncio.Future[Sequence[Answer | TaskForgeError]]"
 
 
+@dataclass(slots=True)
+class _Line(Generic[Item, Answer]):
+    """A project's calls that wait, longest first."""
+
+    calls: "deque[_Call[Item, Answer]]" = field(default_factory=deque)
+    items: int = 0
+    size: int = 0
+    """In bytes."""
+
+    def append(self, call: "_Call[Item, Answer]") -> None:
+        self.calls.append(call)
+        self.items += len(call.items)
+        self.size += call.size
+
+    def pop(self) -> "_Call[Item, Answer]":
+        call = self.calls.popleft()
+        self.items -= len(call.items)
+        self.size -= call.size
+        return call
+
+
 class Batcher(Generic[Item, Answer]):
     """Collects the items of concurrent calls into batches, one project each.
 
@@ -62,6 +83,7 @@ class Batcher(Generic[Item, Answer]):
         run: "Run[Item, Answer]",
         *,
         max_items: int = 1000,
+        overlap_items: int = 1,
         weigh: Callable[[Item], int] = lambda _: 0,
     ) -> None:
         """Describe the batches.
@@ -69,15 +91,18 @@ class Batcher(Generic[Item, Answer]):
         Args:
             run: Does the work of one.
             max_items: What a batch holds at most, or one call's items where those are more.
+            overlap_items: How many items must wait before a project has two batches in flight. One
+                that may wait for a lock should not hold up the next; elsewhere small batches
+                that overlap cost more than one of twice the size.
             weigh: An item's size in bytes: a batch has at most 16 MiB, or one call's items.
         """
         self._run = run
         self._max_items = max_items
+        self._overlap_items = overlap_items
         self._weigh = weigh
-        self._waiting_bytes: Counter[UUID] = Counter()
-        self._waiting: dict[UUID, deque[_Call[Item, Answer]]] = {}
-        self._turns: deque[UUID] = deque()
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._waiting: dict[UUID, _Line[Item, Answer]] = {}
+        """By project, in the order of their turns."""
+        self._in_flight: dict[asyncio.Task[None], UUID] = {}
 
     async def submit_all(
         self, project_id: UUID, items: Sequence[Item]
@@ -90,9 +115,8 @@ class Batcher(Generic[Item, Answer]):
             Unavailable: Too much of the project's waits already (`DATABASE_UNAVAILABLE`).
         """
         size = sum(map(self._weigh, items)) + len(items) * _BYTES_AN_ITEM
-        if self._waiting_bytes[project_id] and (
-            self._waiting_bytes[project_id] + size > MAX_WAITING_BYTES
-        ):
+        line = self._waiting.get(project_id)
+        if line is not None and line.size + size > MAX_WAITING_BYTES:
             raise Unavailable(
                 "DATABASE_UNAVAILABLE",
                 "too many calls of the project wait for the database",
@@ -100,12 +124,9 @@ class Batcher(Generic[Item, Answer]):
             )
         answers: asyncio.Future[Sequence[Answer | TaskForgeError]]
         answers = asyncio.get_running_loop().create_future()
-        calls = self._waiting.get(project_id)
-        if calls is None:
-            calls = self._waiting[project_id] = deque()
-            self._turns.append(project_id)
-        calls.append(_Call(items, size, answers))
-        self._waiting_bytes[project_id] += size
+        if line is None:
+            line = self._waiting[project_id] = _Line()
+        line.append(_Call(items, size, answers))
         self._start_batches()
         return await answers
 
@@ -126,40 +147,41 @@ class Batcher(Generic[Item, Answer]):
             await asyncio.wait(self._in_flight)
 
     def _start_batches(self) -> None:
-        while self._turns and len(self._in_flight) < MAX_IN_FLIGHT:
-            project_id = self._turns.popleft()
-            batch = self._next_batch(project_id)
-            if not batch:
+        for project_id in list(self._waiting):
+            if len(self._in_flight) == MAX_IN_FLIGHT:
+                break
+            line = self._waiting[project_id]
+            if line.items < self._overlap_items and project_id in self._in_flight.values():
                 continue
-            task = asyncio.create_task(self._answer(project_id, batch), name="batch")
-            self._in_flight.add(task)
-            task.add_done_callback(self._finished)
+            batch = self._next_batch(project_id, line)
+            if batch:
+                task = asyncio.create_task(self._answer(project_id, batch), name="batch")
+                self._in_flight[task] = project_id
+                task.add_done_callback(self._finished)
 
-    def _next_batch(self, project_id: UUID) -> "list[_Call[Item, Answer]]":
+    def _next_batch(
+        self, project_id: UUID, line: "_Line[Item, Answer]"
+    ) -> "list[_Call[Item, Answer]]":
         """The project's calls that wait longest and fit together; its turn is over."""
-        calls = self._waiting[project_id]
         batch: list[_Call[Item, Answer]] = []
         items = size = 0
-        while calls:
-            call = calls[0]
+        while line.calls:
+            call = line.calls[0]
             if call.answers.done():
                 # Its caller has left before anything was begun.
-                self._waiting_bytes[project_id] -= calls.popleft().size
+                line.pop()
                 continue
             items, size = items + len(call.items), size + call.size
             if batch and (items > self._max_items or size > MAX_BATCH_BYTES):
                 break
-            self._waiting_bytes[project_id] -= call.size
-            batch.append(calls.popleft())
-        if calls:
-            self._turns.append(project_id)
-        else:
-            del self._waiting[project_id]
-            del self._waiting_bytes[project_id]
+            batch.append(line.pop())
+        del self._waiting[project_id]
+        if line.calls:
+            self._waiting[project_id] = line
         return batch
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
-        self._in_flight.discard(task)
+        del self._in_flight[task]
         self._start_batches()
 
     async def _answer(self, project_id: UUID, batch: list[_Call[Item, Answer]]) -> None:

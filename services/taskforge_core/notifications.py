@@ -26,6 +26,10 @@ CHANNEL = "taskforge"
 MAX_PAYLOAD_BYTES = 7900
 """Postgres refuses payloads of 8,000 bytes and more."""
 
+FLUSH_SECONDS = 0.01
+"""A flush begins so long after the last one at the earliest: under load a notification a batch
+would take a tenth of a creation's time, and wake every listener as often."""
+
 _PING_SECONDS = 10.0
 _PING_TIMEOUT = 5.0
 _FIRST_BACKOFF = 0.1
@@ -35,8 +39,9 @@ _LONGEST_BACKOFF = 5.0
 class Notifier:
     """Sends wake-ups; call `notify` after the commit of what it tells about.
 
-    What is notified while a flush is in flight rides in the next one: no timer delays a lone
-    notification, and a busy process sends few. A flush that fails is dropped (listeners poll).
+    A lone notification leaves at once. What is notified while a flush is in flight, and for 10 ms
+    after it, rides in the next one, so a busy process sends few. A flush that fails is dropped
+    (listeners poll).
     """
 
     def __init__(self, pool: "asyncpg.Pool[Any]", origin: str) -> None:
@@ -74,6 +79,7 @@ class Notifier:
                     )
                 except DATABASE_EXCEPTIONS as error:
                     log.warning("notify_failed", topics=sorted(pending), error=repr(error))
+                await asyncio.sleep(FLUSH_SECONDS)
         finally:
             self._flushing = None
 

@@ -43,8 +43,9 @@ async def test_a_call_takes_from_the_queue_that_bears_the_name_now(
     # An id means this one queue and never another.
     assert queues_of(by_id) == []
     assert queues_of(of_all) is None
-    [job_id] = await insert_jobs(database.hot, again)
+    # It looks by itself too, and would take the job for the other.
     of_all.is_draining = True
+    [job_id] = await insert_jobs(database.hot, again)
     replica.dispatcher.wake([again])
 
     async def has_it() -> bool:

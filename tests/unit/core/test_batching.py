@@ -86,6 +86,32 @@ async def test_nothing_waits_when_nothing_is_in_flight() -> None:
     assert await second == "B"
 
 
+async def test_where_small_batches_do_not_overlap_large_ones_still_do() -> None:
+    transactions = Transactions()
+    batcher = Batcher(transactions.run, overlap_items=3)
+    tasks = await calls(batcher, PROJECT, "a", "b", "c")
+    assert transactions.items == [["a"]]
+    tasks += await calls(batcher, PROJECT, "d")
+    assert transactions.items == [["a"], ["b", "c", "d"]]
+    tasks += await calls(batcher, PROJECT, "e")
+    await transactions.started[0].commit()
+    assert len(transactions.items) == 2
+    await transactions.started[1].commit()
+    await transactions.started[2].commit()
+    assert await asyncio.gather(*tasks) == list("ABCDE")
+
+
+async def test_a_project_does_not_wait_for_the_batch_of_another() -> None:
+    transactions = Transactions()
+    batcher = Batcher(transactions.run, overlap_items=3)
+    await calls(batcher, PROJECT, "a", "b")
+    await calls(batcher, OTHER, "c")
+    assert transactions.items == [["a"], ["c"]]
+    for place in range(3):
+        await transactions.started[place].commit()
+    assert transactions.items == [["a"], ["c"], ["b"]]
+
+
 async def test_at_most_two_batches_are_in_flight_and_the_next_holds_all_that_waited() -> None:
     transactions = Transactions()
     batcher = Batcher(transactions.run)
