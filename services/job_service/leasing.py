@@ -1,19 +1,20 @@
-"""Claims jobs: picks candidates, locks the sessions, leases what is still to be had.
+"""Claims jobs: picks candidates, leases what is still to be had.
 
 LeaseJobs and AcquireJobs share this one path, so both see the same order and the same rules.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from uuid import UUID
 
 from asyncpg import Record
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from job_service.conversion import lease, timestamp
-from job_service.dealing import deal
 from job_service.demanding import Demand, Leased, Subscription
-from job_service.queries import claim_jobs, lock_sessions, pick_jobs
-from job_service.rationing import record, take_ration, within
+from job_service.queries import SessionTerms, Standing, claim_jobs, pick_jobs
+from job_service.rationing import NO_RATION, record, take_ration, within
 from taskforge_core.database import Database
 from taskforge_core.queries import Executor
 from taskforge_core.tokens import encode_token
@@ -101,39 +102,27 @@ class Claimer:
         ]
 
     async def claim(self, project_id: UUID, hands: Sequence[Hand]) -> Claimed:
-        """Lease the candidates that are still ready to those calls that may take them.
+        """Lease the candidates that are still ready to the calls that they were dealt to.
 
-        A call that was replaced, or whose session may take nothing now, is told so; one that may
-        take less than it was dealt gets no more than that. The leases are
-        counted (`Demand.hold`) in the same step of the event loop in which they become known.
+        Nothing is leased if one of the calls was replaced, or its session may take nothing or less
+        than the call knew: they are told so, and what fell to them is to be dealt anew. The leases
+        are counted (`Demand.hold`) in the same step of the event loop in which they become known.
         """
-        demands = {demand.session_id: demand for _, demand in hands}
-        credit_before = {session_id: demand.credit for session_id, demand in demands.items()}
-        terms_changes = {session_id: demand.terms_changes for session_id, demand in demands.items()}
-        async with self._database.hot.acquire() as connection, connection.transaction():
-            ration = await take_ration(connection, project_id, [picked for picked, _ in hands])
-            sessions = await lock_sessions(
-                connection,
-                project_id,
-                list(demands),
-                [demand.call_id for demand in demands.values()],
-            )
-            expiries = _admit(sessions, demands, terms_changes)
-            if len(expiries) < len(demands) or any(
-                demand.credit < credit_before[session_id] for session_id, demand in demands.items()
-            ):
-                # What was dealt to those who may take less is still the best for the others.
-                admitted = [each for each in demands.values() if each.session_id in expiries]
-                hands, _ = deal([picked for picked, _ in hands], admitted)
-            hands, full = within(ration, hands)
-            rows: dict[UUID, Record] = {}
-            if hands:
-                rows = await _claim(connection, project_id, hands, ration.locked)
-                await record(connection, project_id, ration, hands, rows)
+        ration, full = NO_RATION, frozenset[UUID]()
+        if any(picked.has_limits for picked, _ in hands):
+            async with self._database.hot.acquire() as connection, connection.transaction():
+                ration = await take_ration(connection, project_id, [picked for picked, _ in hands])
+                hands, full = within(ration, hands)
+                outcome = await _claim(connection, project_id, hands, ration.locked)
+                await record(connection, project_id, ration, hands, outcome.rows)
+        else:
+            outcome = await _claim(self._database.hot, project_id, hands, ration.locked)
+        if not outcome.is_granted:
+            return Claimed([], full, ration.busy, [])
         leases: list[tuple[Demand, Leased]] = []
         lost: list[UUID] = []
         project = str(project_id)
-        expires_at = {each: timestamp(expiry) for each, expiry in expiries.items()}
+        rows, expires_at = outcome.rows, outcome.expires_at
         queues = {picked.queue_id: str(picked.queue_id) for picked, _ in hands}
         for picked, demand in hands:
             # In the order in which they were dealt, not the one in which they were locked.
@@ -156,10 +145,26 @@ class Claimer:
         return Claimed(leases, full, ration.busy, lost)
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of the statement of a claim."""
+
+    is_granted: bool
+    """Whether every session could take what it was dealt."""
+    rows: dict[UUID, Record]
+    """Those of `claim_jobs`, by their jobs' ids."""
+    expires_at: dict[UUID, Timestamp]
+    """When the leases of each session expire."""
+
+
 async def _claim(
-    connection: Executor, project_id: UUID, hands: Sequence[Hand], locked: Set[UUID]
-) -> dict[UUID, Record]:
-    """Lease what is still to be had; rows of `claim_jobs` by their jobs' ids."""
+    executor: Executor, project_id: UUID, hands: Sequence[Hand], locked: Set[UUID]
+) -> _Outcome:
+    """Lease what is still to be had, and tell the calls how their sessions stand."""
+    if not hands:
+        return _Outcome(True, {}, {})
+    demands = {demand.session_id: demand for _, demand in hands}
+    terms_changes = {session_id: demand.terms_changes for session_id, demand in demands.items()}
     seats: dict[tuple[UUID, UUID], int] = {}
     workers: list[str] = []
     taken: list[int] = []
@@ -169,8 +174,12 @@ async def _claim(
         if number > len(workers):
             workers.append(demand.worker_id)
         taken.append(number)
-    rows = await claim_jobs(
-        connection,
+    dealt = Counter(demand.session_id for _, demand in hands)
+    if any(demand.credit < dealt[session_id] for session_id, demand in demands.items()):
+        # Something has changed since they were dealt.
+        return _Outcome(False, {}, {})
+    standings, rows = await claim_jobs(
+        executor,
         project_id,
         [picked.id for picked, _ in hands],
         taken if len(seats) > 1 else [],
@@ -178,29 +187,30 @@ async def _claim(
         workers,
         [queue_id for _, queue_id in seats],
         sorted(locked),
+        [SessionTerms(key, each.call_id, each.max_in_flight) for key, each in demands.items()],
     )
-    return {row["id"]: row for row in rows}
-
-
-def _admit(
-    sessions: Sequence[Record], demands: dict[UUID, Demand], terms_changes: dict[UUID, int]
-) -> dict[UUID, int]:
-    """When the leases of each session that may take jobs expire, in microseconds."""
-    expiries: dict[UUID, int] = {}
-    known = {row["session_id"]: row for row in sessions}
+    known = {standing.session_id: standing for standing in standings}
     for session_id, demand in demands.items():
-        row = known.get(session_id)
-        if row is None:
-            # A heartbeat or a rescue has its row right now: the others need not wait for that.
-            demand.pause(BUSY_SESSION_SECONDS)
-        elif not row["is_current"]:
-            demand.replace()
-        else:
-            demand.set_terms(
-                row["max_in_flight"], draining=row["draining"], seen=terms_changes[session_id]
-            )
-            if row["may_take"]:
-                expiries[session_id] = row["expires_at"]
-            else:
-                demand.pause()
-    return expiries
+        _follow(demand, known.get(session_id), terms_changes[session_id])
+    return _Outcome(
+        len(known) == len(demands) and all(standing.is_admitted for standing in standings),
+        {row["id"]: row for row in rows},
+        {
+            standing.session_id: timestamp(standing.expires_at)
+            for standing in standings
+            if standing.expires_at is not None
+        },
+    )
+
+
+def _follow(demand: Demand, standing: Standing | None, terms_changes: int) -> None:
+    """Make a call go by how its session stands."""
+    if standing is None:
+        # A heartbeat or a rescue has its row right now: the others need not wait for that.
+        demand.pause(BUSY_SESSION_SECONDS)
+    elif not standing.is_current:
+        demand.replace()
+    else:
+        demand.set_terms(standing.max_in_flight, draining=standing.draining, seen=terms_changes)
+        if not standing.may_take:
+            demand.pause()

@@ -136,8 +136,8 @@ async def draw(pool: "asyncpg.Pool[Any]") -> Sample:
         backlog=(await some(f"SELECT id FROM taskforge.queues {own} AND name = 'q0'", 1))[0],
         waiting=waiting,
         waiting_queues=[queue_of[job_id] for job_id in waiting],
-        session_ids=sorted(session for session, _ in sessions),
-        call_ids=[call for _, call in sessions],
+        session_ids=[session for session, _ in sorted(sessions)],
+        call_ids=[call for _, call in sorted(sessions)],
         held=sorted(held),
         ended=sorted(ended),
         limited=(

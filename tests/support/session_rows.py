@@ -1,5 +1,6 @@
 """Sessions made and changed by the statements of the job service, and their rows."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,6 +10,9 @@ from tests.support.leases import lease
 from tests.support.rows import insert_jobs, insert_queue
 
 from job_service.queries import (
+    SessionTerms,
+    Standing,
+    claim_jobs,
     open_call,
     read_session,
     renew_sessions,
@@ -18,6 +22,7 @@ from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.queries import Executor
 
 LEASE_DURATION = timedelta(seconds=30)
+MAX_IN_FLIGHT = 10
 SERVER = UUID(int=77)
 
 
@@ -41,10 +46,52 @@ async def opened(
         call_id,
         is_stream,
         server_id,
-        10,
+        MAX_IN_FLIGHT,
     ):
         return call_id
     return None
+
+
+async def standings(
+    executor: Executor,
+    calls: Sequence[tuple[UUID, UUID | None]],
+    *,
+    project_id: UUID = DEFAULT_PROJECT_ID,
+    max_in_flight: int = MAX_IN_FLIGHT,
+) -> list[Standing]:
+    """What a claim of no jobs is told of sessions; their calls stand beside them."""
+    terms = [SessionTerms(session, call or uuid4(), max_in_flight) for session, call in calls]
+    found, _ = await claim_jobs(executor, project_id, [], [], [], [], [], [], terms)
+    return found
+
+
+async def claim(
+    executor: Executor,
+    job_ids: Sequence[UUID],
+    queue_ids: Sequence[UUID],
+    session_ids: Sequence[UUID],
+    *,
+    limited: Sequence[UUID] = (),
+    project_id: UUID = DEFAULT_PROJECT_ID,
+) -> list[Record]:
+    """Lease jobs, each to its session, for which a call is opened."""
+    terms = []
+    for session_id in dict.fromkeys(session_ids):
+        call_id = await opened(executor, session_id, project_id=project_id)
+        assert call_id is not None
+        terms.append(SessionTerms(session_id, call_id, MAX_IN_FLIGHT))
+    _, rows = await claim_jobs(
+        executor,
+        project_id,
+        job_ids,
+        list(range(1, len(job_ids) + 1)),
+        session_ids,
+        [f"worker of {session_id}" for session_id in session_ids],
+        queue_ids,
+        limited,
+        terms,
+    )
+    return rows
 
 
 async def current_call(

@@ -1,9 +1,12 @@
 """The hot statements of the job service: one a file, each a function of the same name."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID
 
+import orjson
 from asyncpg import Record
 
 from taskforge_core.queries import Executor, Statements
@@ -140,14 +143,33 @@ async def pick_jobs(
     )
 
 
-async def lock_sessions(
-    executor: Executor, project_id: UUID, session_ids: Sequence[UUID], call_ids: Sequence[UUID]
-) -> list[Record]:
-    """See `lock_sessions.sql`.
+class SessionTerms(NamedTuple):
+    """A session that a claim is for, as the claim was dealt."""
 
-    Returns `session_id, is_current, expires_at, may_take, max_in_flight, draining`.
-    """
-    return await executor.fetch(_statements["lock_sessions"], project_id, session_ids, call_ids)
+    session_id: UUID
+    call_id: UUID
+    max_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a session stands in the moment of a claim."""
+
+    session_id: UUID
+    is_current: bool
+    """Whether its current call is the one of the claim."""
+    may_take: bool
+    is_as_dealt: bool
+    """Whether it may hold as many leases as the claim was dealt by."""
+    expires_at: int | None
+    """When its leases expire, in microseconds; None if it never had one."""
+    max_in_flight: int
+    draining: bool
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether the claim could go on as far as this session is concerned."""
+        return self.may_take and self.is_as_dealt
 
 
 async def claim_jobs(
@@ -159,9 +181,14 @@ async def claim_jobs(
     worker_ids: Sequence[str],
     queue_ids: Sequence[UUID],
     limited: Sequence[UUID],
-) -> list[Record]:
-    """See `claim_jobs.sql`. Returns what a lease's message needs; times are microseconds."""
-    return await executor.fetch(
+    sessions: Sequence[SessionTerms],
+) -> tuple[list[Standing], list[Record]]:
+    """See `claim_jobs.sql`.
+
+    Returns how the sessions stand, without those that others have locked, and of each lease what
+    its message needs; times are microseconds.
+    """
+    rows = await executor.fetch(
         _statements["claim_jobs"],
         project_id,
         ids,
@@ -170,7 +197,18 @@ async def claim_jobs(
         worker_ids,
         queue_ids,
         limited,
+        [each.session_id for each in sessions],
+        [each.call_id for each in sessions],
+        [each.max_in_flight for each in sessions],
     )
+    # The leases come first.
+    leases = next((at for at, row in enumerate(rows) if row["id"] is None), len(rows))
+    return [_standing(row["session"]) for row in rows[leases:]], rows[:leases]
+
+
+def _standing(text: str) -> Standing:
+    told = orjson.loads(text)
+    return Standing(**told | {"session_id": UUID(told["session_id"])})
 
 
 async def find_settled(

@@ -1,6 +1,6 @@
 -- Makes a lease call (a stream, or one AcquireJobs) the current one of its session.
 --
--- Guarantee: from its commit on no claim serves an older call of the session (`lock_sessions` checks
+-- Guarantee: from its commit on no claim serves an older call of the session (`claim_jobs` checks
 -- the call). An AcquireJobs gets no row back while the session has an open stream on a living
 -- replica. A session that holds leases is not renewed by it, and one that was rescued stays so.
 -- Index: sessions_pkey, servers_pkey.

@@ -1,6 +1,6 @@
 -- Changes how many jobs a session may take.
 --
--- Guarantee: a claim that begins after its commit goes by it (`lock_sessions` brings it along). No row:
+-- Guarantee: a claim that begins after its commit goes by it (`claim_jobs` checks it). No row:
 -- there is no such session.
 -- Index: sessions_pkey.
 --

@@ -13,10 +13,11 @@ from tests.support.session_rows import (
     current_call,
     opened,
     session,
+    standings,
 )
 from tests.support.snapshots import unchanged
 
-from job_service.queries import close_call, lock_sessions
+from job_service.queries import close_call
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 
@@ -103,10 +104,10 @@ async def test_of_calls_opened_at_once_exactly_one_is_current(database: Database
     current = await current_call(database.hot, session_id)
     rows = await asyncio.gather(
         *(
-            lock_sessions(database.hot, DEFAULT_PROJECT_ID, [session_id], [call])
+            standings(database.hot, [(session_id, call)])
             for call in calls
             if call is not None and call != current
         )
     )
     assert len(rows) == 7
-    assert not any(row["is_current"] for [row] in rows if row)
+    assert not any(row.is_current for found in rows for row in found)

@@ -10,9 +10,8 @@ import pytest
 from asyncpg import Record
 from tests.support.leases import miscounts
 from tests.support.rows import insert_jobs, insert_project, insert_queue
-from tests.support.snapshots import unchanged
+from tests.support.session_rows import claim as lease
 
-from job_service.queries import claim_jobs
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
 from taskforge_core.queries import Executor
@@ -28,16 +27,22 @@ async def claim(
     project_id: UUID = DEFAULT_PROJECT_ID,
 ) -> dict[UUID, Record]:
     """What was leased, by job."""
-    sessions = session_ids or [SESSION] * len(job_ids)
-    workers = [f"worker of {session}" for session in sessions]
     found = await executor.fetch(
         "SELECT id, queue_id FROM taskforge.jobs WHERE id = ANY($1::uuid[])", job_ids
     )
     queue_of = {row["id"]: row["queue_id"] for row in found}
     queues = [queue_of.get(job_id, UUID(int=0)) for job_id in job_ids]
-    seats = list(range(1, len(job_ids) + 1))
-    rows = await claim_jobs(executor, project_id, job_ids, seats, sessions, workers, queues, ())
+    sessions = session_ids or [uuid4()] * len(job_ids)
+    rows = await lease(executor, job_ids, queues, sessions, project_id=project_id)
     return {row["id"]: row for row in rows}
+
+
+async def jobs_and_counts(database: Database) -> list[str]:
+    rows = await database.hot.fetch(
+        "SELECT t::text FROM taskforge.jobs AS t UNION ALL"
+        " SELECT t::text FROM taskforge.queue_deltas AS t ORDER BY 1"
+    )
+    return [row["t"] for row in rows]
 
 
 async def stored(database: Database, job_id: UUID) -> Record:
@@ -161,8 +166,9 @@ async def test_a_candidate_that_is_no_longer_to_be_had_is_left_out_and_others_ar
     database: Database, what: str
 ) -> None:
     gone = await made_unclaimable(database, what)
-    async with unchanged(database.hot):
-        assert await claim(database.hot, [gone, UUID(int=99)]) == {}
+    before = await jobs_and_counts(database)
+    assert await claim(database.hot, [gone, UUID(int=99)]) == {}
+    assert await jobs_and_counts(database) == before
     queue_id = await insert_queue(database.hot, "q")
     first, last = await insert_jobs(database.hot, queue_id, priorities=[0, 0])
     assert set(await claim(database.hot, [first, gone, last])) == {first, last}
@@ -245,15 +251,6 @@ async def test_a_job_that_was_moved_to_another_queue_since_it_was_picked_is_left
     [moved] = await insert_jobs(database.hot, picked_from)
     [own] = await insert_jobs(database.hot, moved_to)
     await database.hot.execute("UPDATE taskforge.jobs SET queue_id = $1", moved_to)
-    rows = await claim_jobs(
-        database.hot,
-        DEFAULT_PROJECT_ID,
-        [moved, own],
-        [1, 2],
-        [SESSION] * 2,
-        ["worker"] * 2,
-        [picked_from, moved_to],
-        (),
-    )
+    rows = await lease(database.hot, [moved, own], [picked_from, moved_to], [uuid4()] * 2)
     assert [row["id"] for row in rows] == [own]
     assert set(await claim(database.hot, [moved])) == {moved}

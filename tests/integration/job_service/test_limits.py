@@ -5,18 +5,19 @@ import random
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from tests.support.demands import demand
 from tests.support.job_use_cases import JobUseCases
 from tests.support.leases import miscounts
 from tests.support.rows import insert_jobs, insert_queue
+from tests.support.session_rows import claim
 from tests.support.start_log import Rules, install
 
 from job_service.demanding import Demand
 from job_service.grouping import Group
-from job_service.queries import claim_jobs, lock_limited_queues, read_room
+from job_service.queries import lock_limited_queues, read_room
 from scheduler_service.folding import Folder
 from scheduler_service.rescuing import Rescuer
 from taskforge_core.database import Database
@@ -158,9 +159,7 @@ async def test_the_first_claim_under_a_new_limit_waits_for_those_that_run_under_
     ids = await insert_jobs(database.hot, queue_id, priorities=[0] * 6)
     [group] = await calls([replica])
     async with database.hot.acquire() as claiming, claiming.transaction():
-        rows = await claim_jobs(
-            claiming, DEFAULT_PROJECT_ID, ids[:2], [], [ids[0]], ["w"], [queue_id], ()
-        )
+        rows = await claim(claiming, ids[:2], [queue_id] * 2, [uuid4()] * 2)
         assert len(rows) == 2
         await set_limits(database, queue_id, max_concurrent_jobs=3)
         await run(group)
@@ -224,9 +223,7 @@ async def test_a_replica_that_dies_while_it_claims_leaves_no_count_behind(
         transaction = dying.transaction()
         await transaction.start()
         assert await lock_limited_queues(dying, [queue_id]) == [queue_id]
-        assert await claim_jobs(
-            dying, DEFAULT_PROJECT_ID, ids[:3], [], [ids[0]], ["w"], [queue_id], [queue_id]
-        )
+        assert await claim(dying, ids[:3], [queue_id] * 3, [uuid4()] * 3, limited=[queue_id])
         await database.hot.execute("SELECT pg_terminate_backend($1, 10000)", dying.get_server_pid())
     [group] = await calls([replica])
     await run(group)

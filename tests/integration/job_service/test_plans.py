@@ -91,7 +91,8 @@ def pick(per_source: int, limit: int, *job_types: str, of: str = "all", tried: i
 
 def claim(count: int) -> Call:
     async def call(executor: Executor, sample: Sample) -> object:
-        return await queries.claim_jobs(
+        pairs = list(zip(sample.session_ids, sample.call_ids, strict=True))[:count]
+        _, rows = await queries.claim_jobs(
             executor,
             PROJECT,
             sample.waiting[:count],
@@ -100,7 +101,9 @@ def claim(count: int) -> Call:
             ["worker"] * count,
             sample.waiting_queues[:count],
             (),
+            [queries.SessionTerms(session_id, call_id, 100) for session_id, call_id in pairs],
         )
+        return rows
 
     return call
 
@@ -169,15 +172,10 @@ CASES: dict[str, Case] = {
     "pick_jobs_of_types none": Case(pick(9, 9, "none", of="backlog"), 1, 0),
     "pick_jobs_of_types rare": Case(pick(100, 100, "rare"), QUEUES + RARE + 1, RARE),
     "pick_jobs_of_types rare of one queue": Case(pick(20, 20, "rare", of="backlog"), 21, 20),
-    "lock_sessions": Case(
-        # The row, one of its leases, the row again where its clock starts.
-        lambda e, s: queries.lock_sessions(e, PROJECT, s.session_ids, s.call_ids),
-        60,
-        20,
-    ),
-    # Two probes of a job, one of its queue.
-    "claim_jobs": Case(claim(50), 50 * 3, 50),
-    "claim_jobs one": Case(claim(1), 3, 1),
+    # Of a session its row, one of its leases, the row again where its clock starts; two probes of a
+    # job, one of its queue.
+    "claim_jobs": Case(claim(50), 20 * 3 + 50 * 3, 50),
+    "claim_jobs one": Case(claim(1), 6, 1),
     "find_settled": Case(lambda e, s: queries.find_settled(e, PROJECT, *unzip(s.ended)), 50, 50),
     "lock_beating_sessions": Case(
         lambda e, s: queries.lock_beating_sessions(e, PROJECT, s.session_ids), 40, 20
