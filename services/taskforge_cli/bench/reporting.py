@@ -36,7 +36,7 @@ def table_of(results: Mapping[str, Mapping[str, Spread]]) -> Table:
     for name in shown:
         table.add_column(COLUMNS[name], justify="right", overflow="fold")
     for key, figures in results.items():
-        table.add_row(key, *(_cell(figures.get(name)) for name in shown))
+        table.add_row(key, *(spread_cell(figures.get(name)) for name in shown))
     return table
 
 
@@ -73,7 +73,8 @@ def write_json(results: Mapping[str, Mapping[str, Spread]], file: Path) -> None:
         raise CommandError(f"cannot write {file}: {error.strerror}") from error
 
 
-def _cell(spread: Spread | None) -> Text:
+def spread_cell(spread: Spread | None) -> Text:
+    """The median, and below it the least and the greatest value; nothing where there is none."""
     if spread is None:
         return Text("")
     cell = Text(format_figure(spread.median))

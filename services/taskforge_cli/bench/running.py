@@ -8,6 +8,7 @@ from taskforge_cli.bench.measures import Metrics, Spread, spreads
 from taskforge_cli.bench.progress import Watcher
 from taskforge_cli.bench.scenarios.catalogue import Measurement
 from taskforge_cli.bench.stage import Stage
+from taskforge_cli.failures import CommandError
 
 Results = dict[str, dict[str, Spread]]
 """By the measurements' names, in the order in which they were made."""
@@ -28,15 +29,18 @@ def run_all(
         watcher: Shows how far it is.
 
     Raises:
-        CommandError: A measurement has failed, or jobs came out wrong.
+        CommandError: A measurement has failed, or jobs came out wrong; it says which.
     """
     runs: dict[str, list[Metrics]] = defaultdict(list)
     for group in groups:
         for number in range(1, repeat + 1):
             for measurement in group:
                 watcher.begin(f"{measurement.key} {number}/{repeat}")
-                with open_stage(measurement.servers, watcher.show) as stage:
-                    metrics = measurement.measure(stage)
+                try:
+                    with open_stage(measurement.servers, watcher.show) as stage:
+                        metrics = measurement.measure(stage)
+                except CommandError as error:
+                    raise CommandError(f"{measurement.key}: {error}", error.code) from error
                 if measurement.ratio_to:
                     base = runs[measurement.ratio_to][-1]["jobs_per_s"]
                     metrics["ratio"] = metrics["jobs_per_s"] / base

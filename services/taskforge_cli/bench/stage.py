@@ -208,8 +208,7 @@ def own_stage(
     Raises:
         CommandError: It cannot be started, or one of its processes has died meanwhile.
     """
-    folder = Path(tempfile.mkdtemp(prefix="taskforge-bench-"))
-    try:
+    with _temporary_folder() as folder:
         # As root, Postgres runs as nobody, who must get in.
         folder.chmod(0o755)
         logs = folder / "logs"
@@ -218,7 +217,6 @@ def own_stage(
             settings.model_copy(update={"data_folder": folder / "data", "database_url": None}),
             job_servers=servers,
             logs=logs,
-            key_file=folder / "local.key",
             report=report_line,
         )
         with launch_failures_as_lines():
@@ -227,8 +225,22 @@ def own_stage(
             yield from _perform(launcher, sizes, logs, show)
         finally:
             launcher.stop()
-    finally:
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for data and logs; after a failure the logs stay, so that one can look into them."""
+    folder = Path(tempfile.mkdtemp(prefix="taskforge-bench-"))
+    try:
+        yield folder
+    except (CommandError, TaskForgeError):
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        report_line(f"the logs are in {folder}")
+        raise
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _perform(
@@ -273,17 +285,13 @@ def given_stage(
     show: Callable[[int], None],
 ) -> Iterator[Stage]:
     """Use a system that is there; the queues that are made are removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="taskforge-bench-"))
-    try:
-        with Crew(folder, environment, show) as crew:
-            stage = GivenStage(sizes, client, crew, addresses)
-            try:
-                yield stage
-            except BaseException:
-                # What went wrong counts, and not that jobs are left which still run.
-                with suppress(TaskForgeError):
-                    stage.forget()
-                raise
-            stage.forget()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _temporary_folder() as folder, Crew(folder, environment, show) as crew:
+        stage = GivenStage(sizes, client, crew, addresses)
+        try:
+            yield stage
+        except BaseException:
+            # What went wrong counts, and not that jobs are left which still run.
+            with suppress(TaskForgeError):
+                stage.forget()
+            raise
+        stage.forget()
