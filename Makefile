@@ -17,10 +17,10 @@ BASELINE := protos/baseline.binpb
 STUBS := taskforge buf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate dev bench baseline lock setup
+.PHONY: help demo test check generate dev bench bench-peers baseline lock setup
 
 help: ## Print these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Watch real work go through the system: queues, workers, a killed worker, checked results
 	@$(BIN)/taskforge demo $(ARGS)
@@ -35,6 +35,9 @@ bench: $(READY) ## Measure how fast all of it is, what the rules cost, and what 
 	$(BIN)/taskforge bench $(ARGS)
 	$(BIN)/python -m tests.benchmarks.rules
 	$(BIN)/python -m tests.benchmarks.tenants
+
+bench-peers: $(READY) ## Measure it beside pgqueuer, graphile-worker and pg-boss, which it installs into folders of their own
+	@$(BIN)/python -m tests.benchmarks.peers $(ARGS)
 
 check: $(READY) ## Check style, types, imports, the contract, and that generated/ is fresh
 	$(BIN)/ruff check

@@ -1,0 +1,24 @@
+// pg-boss with batches of 1,000, woken by NOTIFY, and fetching on at once while batches are full.
+// It keeps finished jobs in their table.
+
+import { PgBoss } from 'pg-boss';
+import { carryOut, order } from '../loading.mjs';
+
+const QUEUE = 'noop';
+const LEFT = `SELECT count(*)::int AS jobs FROM pgboss.job WHERE name = '${QUEUE}' AND state < 'completed'`;
+
+const boss = new PgBoss({ connectionString: order.where, useListenNotify: true });
+boss.on('error', (error) => console.error(error));
+await boss.start();
+
+await carryOut({
+  install: () => boss.createQueue(QUEUE, { notify: true }),
+  create: (payloads) => boss.insert(QUEUE, payloads.map((data) => ({ data }))),
+  createOne: (data) => boss.send(QUEUE, data),
+  start: (note) =>
+    boss.work(QUEUE, { batchSize: 1000, pollingIntervalSeconds: 0.5, burstWhenBatchFull: true }, async (jobs) => {
+      for (const job of jobs) note(job.id, job.data.sent);
+    }),
+  stop: () => boss.offWork(QUEUE),
+  left: async () => (await boss.getDb().executeSql(LEFT)).rows[0].jobs,
+});
