@@ -3,7 +3,7 @@
 LeaseJobs and AcquireJobs share this one path, so both see the same order and the same rules.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from job_service.conversion import lease, timestamp
 from job_service.demanding import Demand, Leased, Subscription
-from job_service.queries import SessionTerms, Standing, claim_jobs, pick_jobs
+from job_service.queries import Seat, SessionTerms, Standing, claim_jobs, pick_jobs
 from job_service.rationing import NO_RATION, record, take_ration, within
 from taskforge_core.database import Database
 from taskforge_core.queries import Executor
@@ -165,30 +165,15 @@ async def _claim(
         return _Outcome(True, {}, {})
     demands = {demand.session_id: demand for _, demand in hands}
     terms_changes = {session_id: demand.terms_changes for session_id, demand in demands.items()}
-    seats: dict[tuple[UUID, UUID], int] = {}
-    workers: list[str] = []
-    taken: list[int] = []
+    seats: dict[Seat, list[UUID]] = defaultdict(list)
     for picked, demand in hands:
-        seat = (demand.session_id, picked.queue_id)
-        number = seats.setdefault(seat, len(seats) + 1)
-        if number > len(workers):
-            workers.append(demand.worker_id)
-        taken.append(number)
+        seats[Seat(demand.session_id, demand.worker_id, picked.queue_id)].append(picked.id)
     dealt = Counter(demand.session_id for _, demand in hands)
     if any(demand.credit < dealt[session_id] for session_id, demand in demands.items()):
         # Something has changed since they were dealt.
         return _Outcome(False, {}, {})
-    standings, rows = await claim_jobs(
-        executor,
-        project_id,
-        [picked.id for picked, _ in hands],
-        taken if len(seats) > 1 else [],
-        [session_id for session_id, _ in seats],
-        workers,
-        [queue_id for _, queue_id in seats],
-        sorted(locked),
-        [SessionTerms(key, each.call_id, each.max_in_flight) for key, each in demands.items()],
-    )
+    terms = [SessionTerms(key, each.call_id, each.max_in_flight) for key, each in demands.items()]
+    standings, rows = await claim_jobs(executor, project_id, seats, sorted(locked), terms)
     known = {standing.session_id: standing for standing in standings}
     for session_id, demand in demands.items():
         _follow(demand, known.get(session_id), terms_changes[session_id])

@@ -1,5 +1,6 @@
 """Sessions made and changed by the statements of the job service, and their rows."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from tests.support.leases import lease
 from tests.support.rows import insert_jobs, insert_queue
 
 from job_service.queries import (
+    Seat,
     SessionTerms,
     Standing,
     claim_jobs,
@@ -61,7 +63,7 @@ async def standings(
 ) -> list[Standing]:
     """What a claim of no jobs is told of sessions; their calls stand beside them."""
     terms = [SessionTerms(session, call or uuid4(), max_in_flight) for session, call in calls]
-    found, _ = await claim_jobs(executor, project_id, [], [], [], [], [], [], terms)
+    found, _ = await claim_jobs(executor, project_id, {}, [], terms)
     return found
 
 
@@ -80,17 +82,10 @@ async def claim(
         call_id = await opened(executor, session_id, project_id=project_id)
         assert call_id is not None
         terms.append(SessionTerms(session_id, call_id, MAX_IN_FLIGHT))
-    _, rows = await claim_jobs(
-        executor,
-        project_id,
-        job_ids,
-        list(range(1, len(job_ids) + 1)),
-        session_ids,
-        [f"worker of {session_id}" for session_id in session_ids],
-        queue_ids,
-        limited,
-        terms,
-    )
+    hands: dict[Seat, list[UUID]] = defaultdict(list)
+    for job_id, queue_id, session_id in zip(job_ids, queue_ids, session_ids, strict=True):
+        hands[Seat(session_id, f"worker of {session_id}", queue_id)].append(job_id)
+    _, rows = await claim_jobs(executor, project_id, hands, limited, terms)
     return rows
 
 

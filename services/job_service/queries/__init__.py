@@ -1,8 +1,9 @@
 """The hot statements of the job service: one a file, each a function of the same name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate, chain
 from typing import NamedTuple
 from uuid import UUID
 
@@ -143,6 +144,14 @@ async def pick_jobs(
     )
 
 
+class Seat(NamedTuple):
+    """Whom jobs of one queue are leased to."""
+
+    session_id: UUID
+    worker_id: str
+    queue_id: UUID
+
+
 class SessionTerms(NamedTuple):
     """A session that a claim is for, as the claim was dealt."""
 
@@ -175,27 +184,25 @@ class Standing:
 async def claim_jobs(
     executor: Executor,
     project_id: UUID,
-    ids: Sequence[UUID],
-    seats: Sequence[int],
-    session_ids: Sequence[UUID],
-    worker_ids: Sequence[str],
-    queue_ids: Sequence[UUID],
+    hands: Mapping[Seat, Sequence[UUID]],
     limited: Sequence[UUID],
     sessions: Sequence[SessionTerms],
 ) -> tuple[list[Standing], list[Record]]:
-    """See `claim_jobs.sql`.
+    """See `claim_jobs.sql`; `hands` are the jobs of each seat.
 
     Returns how the sessions stand, without those that others have locked, and of each lease what
     its message needs; times are microseconds.
     """
+    lasts = list(accumulate(map(len, hands.values())))
     rows = await executor.fetch(
         _statements["claim_jobs"],
         project_id,
-        ids,
-        seats,
-        session_ids,
-        worker_ids,
-        queue_ids,
+        list(chain.from_iterable(hands.values())),
+        [last - len(ids) + 1 for last, ids in zip(lasts, hands.values(), strict=True)],
+        lasts,
+        [seat.session_id for seat in hands],
+        [seat.worker_id for seat in hands],
+        [seat.queue_id for seat in hands],
         limited,
         [each.session_id for each in sessions],
         [each.call_id for each in sessions],

@@ -11,19 +11,21 @@
 -- Of jobs: status and queue are checked again under the row's lock (a redrive may have moved the job to a
 -- queue with other rules), and a row locked by another claim is skipped instead of waited for; each
 -- lease gets a number that no lease had before.
--- A queue with limits yields nothing unless its lock is held ($7). A claim on a queue without limits
+-- A queue with limits yields nothing unless its lock is held ($8). A claim on a queue without limits
 -- shares its lock, so that the first claim under a new limit waits for those still under none.
 -- One statement, so that a claim without limits is one trip to the database and back.
--- Index: sessions_pkey and jobs_held, one probe a session in each; jobs_pkey, two probes a job;
--- queues_pkey, one a queue. What keeps the planner to that also while it knows nothing of the tables is
--- the same as in `finish_jobs`: no condition on the status before the lock, and a project_id that is a
--- column of the list. All jobs are locked by one join: a lateral subquery that locks each by itself
--- takes five times as long.
+-- Index: sessions_pkey and jobs_held, one probe a session in each; queues_pkey, one a queue; jobs_pkey,
+-- twice, by all jobs of a seat at once. To probe it for one job after the other takes a quarter more, to
+-- lock each by a lateral subquery as well. The ids are cut out of the array where they are used: in
+-- `hand` they would be copied with every row that is locked or written. What keeps the planner to these
+-- indexes while it knows nothing of the tables is the same as in `finish_jobs` (a project_id that is
+-- a column of the list); the CASE keeps the check of what was locked a look-up in a hash, and the status
+-- and the queue from choosing the index.
 --
--- $1 project_id; aligned arrays: $2 job ids, $3 the seat of each (empty: there is one seat only);
--- aligned arrays of seats, which are numbered from 1: $4 session ids, $5 worker ids, $6 the queues from
--- which their jobs were picked; $7 queues whose locks this transaction holds; aligned arrays of the
--- sessions: $8 ids, $9 call ids, $10 how many leases each may hold, as it was dealt by
+-- $1 project_id; $2 job ids, those of one seat together; aligned arrays of seats: $3 and $4 the first and
+-- the last of their jobs (from 1), $5 session ids, $6 worker ids, $7 the queues from which their jobs
+-- were picked; $8 queues whose locks this transaction holds; aligned arrays of the sessions: $9 ids,
+-- $10 call ids, $11 how many leases each may hold, as it was dealt by
 WITH session AS MATERIALIZED (
     SELECT
         own.project_id,
@@ -41,7 +43,7 @@ WITH session AS MATERIALIZED (
             WHERE job.project_id = $1 AND job.session_id = own.session_id AND job.status = 3
             LIMIT 1
         ), true) AS is_empty
-    FROM unnest($8::uuid[], $9::uuid[], $10::integer[])
+    FROM unnest($9::uuid[], $10::uuid[], $11::integer[])
         AS named (session_id, call_id, max_in_flight)
     CROSS JOIN LATERAL (
         SELECT *
@@ -69,36 +71,36 @@ WITH session AS MATERIALIZED (
     FROM session
     LEFT JOIN started ON started.session_id = session.session_id
 ), admission AS MATERIALIZED (
-    SELECT count(*) = cardinality($8::uuid[]) AS is_granted
+    SELECT count(*) = cardinality($9::uuid[]) AS is_granted
     FROM standing
     WHERE may_take AND is_as_dealt
 ), open_queue AS MATERIALIZED (
     SELECT queue.id, queue.timeout
-    FROM (SELECT DISTINCT unnest($6::uuid[])) AS given (id)
+    FROM (SELECT DISTINCT unnest($7::uuid[])) AS given (id)
     CROSS JOIN LATERAL (
         SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
     ) AS queue
     WHERE queue.is_active AND queue.deleted_at IS NULL
       AND CASE
-        WHEN queue.id = ANY($7::uuid[]) THEN true
+        WHEN queue.id = ANY($8::uuid[]) THEN true
         WHEN queue.max_concurrent_jobs IS NULL AND queue.rate_limit_per_minute IS NULL
             THEN pg_try_advisory_xact_lock_shared(hashtextextended(queue.id::text, 0))
         ELSE false
       END
 ), hand AS MATERIALIZED (
-    SELECT $1::uuid AS project_id, given.id, seat.session_id, seat.worker_id,
+    SELECT
+        $1::uuid AS project_id, seat.first_job, seat.last_job, seat.session_id, seat.worker_id,
         open_queue.id AS queue_id, open_queue.timeout
-    FROM unnest($2::uuid[], $3::smallint[]) AS given (id, seat)
-    JOIN unnest($4::uuid[], $5::text[], $6::uuid[]) WITH ORDINALITY
-        AS seat (session_id, worker_id, queue_id, number)
-        ON seat.number = coalesce(given.seat, 1)
+    FROM unnest($3::integer[], $4::integer[], $5::uuid[], $6::text[], $7::uuid[])
+        AS seat (first_job, last_job, session_id, worker_id, queue_id)
     JOIN open_queue ON open_queue.id = seat.queue_id
     WHERE (SELECT is_granted FROM admission)
 ), locked AS MATERIALIZED (
-    SELECT hand.*, candidate.status, candidate.queue_id AS present_queue_id
+    SELECT candidate.id
     FROM hand
     JOIN taskforge.jobs AS candidate
-        ON candidate.project_id = hand.project_id AND candidate.id = hand.id
+        ON candidate.project_id = hand.project_id
+        AND candidate.id = ANY(($2::uuid[])[hand.first_job:hand.last_job])
     FOR UPDATE OF candidate SKIP LOCKED
 ), moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
@@ -109,16 +111,18 @@ WITH session AS MATERIALIZED (
         lease_seq = nextval('taskforge.lease_seq'),
         last_seq = NULL,
         last_status = NULL,
-        session_id = locked.session_id,
-        worker_id = locked.worker_id,
+        session_id = hand.session_id,
+        worker_id = hand.worker_id,
         started_at = moment.now,
         updated_at = moment.now,
-        timeout_at = moment.now + coalesce(job.timeout, locked.timeout)
-    FROM locked, moment
-    WHERE locked.status = 1
-      AND locked.present_queue_id = locked.queue_id
-      AND job.project_id = locked.project_id
-      AND job.id = locked.id
+        timeout_at = moment.now + coalesce(job.timeout, hand.timeout)
+    FROM hand, moment
+    WHERE job.project_id = hand.project_id
+      AND job.id = ANY(($2::uuid[])[hand.first_job:hand.last_job])
+      AND CASE
+        WHEN job.id IN (SELECT id FROM locked)
+            THEN job.status = 1 AND job.queue_id = hand.queue_id
+      END
     RETURNING job.*
 ), counted AS (
     INSERT INTO taskforge.queue_deltas (project_id, queue_id, status, n)

@@ -24,6 +24,7 @@ from tests.support.session_rows import (
 from tests.support.waiting import until_blocked
 
 from job_service.queries import (
+    Seat,
     SessionTerms,
     Standing,
     claim_jobs,
@@ -274,11 +275,7 @@ async def test_nothing_is_leased_unless_every_session_may_take_what_it_was_dealt
         found, rows = await claim_jobs(
             database.hot,
             DEFAULT_PROJECT_ID,
-            jobs,
-            [1, 2],
-            [first, second],
-            ["w", "w"],
-            [queue_id] * 2,
+            {Seat(first, "w", queue_id): jobs[:1], Seat(second, "w", queue_id): jobs[1:]},
             [],
             terms,
         )

@@ -6,6 +6,7 @@ one without statistics, one with them. The last two by custom and by generic pla
 
 import re
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
 from dataclasses import dataclass
 from datetime import timedelta
@@ -92,17 +93,13 @@ def pick(per_source: int, limit: int, *job_types: str, of: str = "all", tried: i
 def claim(count: int) -> Call:
     async def call(executor: Executor, sample: Sample) -> object:
         pairs = list(zip(sample.session_ids, sample.call_ids, strict=True))[:count]
-        _, rows = await queries.claim_jobs(
-            executor,
-            PROJECT,
-            sample.waiting[:count],
-            list(range(1, count + 1)),
-            (sample.session_ids * 3)[:count],
-            ["worker"] * count,
-            sample.waiting_queues[:count],
-            (),
-            [queries.SessionTerms(session_id, call_id, 100) for session_id, call_id in pairs],
-        )
+        hands: dict[queries.Seat, list[UUID]] = defaultdict(list)
+        for job_id, queue_id, session_id in zip(
+            sample.waiting[:count], sample.waiting_queues, sample.session_ids * 3, strict=False
+        ):
+            hands[queries.Seat(session_id, "worker", queue_id)].append(job_id)
+        terms = [queries.SessionTerms(session_id, call_id, 100) for session_id, call_id in pairs]
+        _, rows = await queries.claim_jobs(executor, PROJECT, hands, (), terms)
         return rows
 
     return call
