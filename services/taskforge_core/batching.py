@@ -69,8 +69,9 @@ class _Line(Generic[Item, Answer]):
 class Batcher(Generic[Item, Answer]):
     """Collects the items of concurrent calls into batches, one project each.
 
-    There is no timer: an item that comes while nothing is in flight starts at once, so an idle
-    system pays nothing, and a busy one finds its batches filled by the time the last one took.
+    There is no timer (but see `linger`): an item that comes while nothing is in flight starts at
+    once, so an idle system pays nothing, and a busy one finds its batches filled by the time the
+    last one took.
     Projects take turns, so that one with many calls cannot hold up the others.
 
     A batch that fails on its data, on a deadlock or on a lock timeout is halved and run again, down
@@ -84,6 +85,7 @@ class Batcher(Generic[Item, Answer]):
         *,
         max_items: int = 1000,
         overlap_items: int = 1,
+        linger: float = 0.0,
         weigh: Callable[[Item], int] = lambda _: 0,
     ) -> None:
         """Describe the batches.
@@ -94,11 +96,14 @@ class Batcher(Generic[Item, Answer]):
             overlap_items: How many items must wait before a project has two batches in flight. One
                 that may wait for a lock should not hold up the next; elsewhere small batches
                 that overlap cost more than one of twice the size.
+            linger: Seconds that an item waits for others before its batch begins, where answers are
+                not urgent and what matters is that there are few batches.
             weigh: An item's size in bytes: a batch has at most 16 MiB, or one call's items.
         """
         self._run = run
         self._max_items = max_items
         self._overlap_items = overlap_items
+        self._linger = linger
         self._weigh = weigh
         self._waiting: dict[UUID, _Line[Item, Answer]] = {}
         """By project, in the order of their turns."""
@@ -122,12 +127,16 @@ class Batcher(Generic[Item, Answer]):
                 "too many calls of the project wait for the database",
                 retry_after=_RETRY_WHEN_BUSY,
             )
-        answers: asyncio.Future[Sequence[Answer | TaskForgeError]]
-        answers = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answers: asyncio.Future[Sequence[Answer | TaskForgeError]] = loop.create_future()
+        is_first = line is None
         if line is None:
             line = self._waiting[project_id] = _Line()
         line.append(_Call(items, size, answers))
-        self._start_batches()
+        if not self._linger:
+            self._start_batches()
+        elif is_first:
+            loop.call_later(self._linger, self._start_batches)
         return await answers
 
     async def submit(self, project_id: UUID, item: Item) -> Answer:

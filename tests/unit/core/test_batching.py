@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.waiting import eventually
 
 from taskforge_core.batching import (
     MAX_BATCH_BYTES,
@@ -99,6 +100,22 @@ async def test_where_small_batches_do_not_overlap_large_ones_still_do() -> None:
     await transactions.started[1].commit()
     await transactions.started[2].commit()
     assert await asyncio.gather(*tasks) == list("ABCDE")
+
+
+async def test_items_that_may_linger_wait_for_others_and_ride_together() -> None:
+    transactions = Transactions()
+    batcher = Batcher(transactions.run, linger=0.01)
+    tasks = await calls(batcher, PROJECT, "a", "b")
+    assert transactions.items == []
+    tasks += await calls(batcher, OTHER, "c")
+
+    async def both_have_begun() -> bool:
+        return transactions.items == [["a", "b"], ["c"]]
+
+    await eventually(both_have_begun, "both projects' batches have begun")
+    for batch in transactions.started:
+        await batch.commit()
+    assert await asyncio.gather(*tasks) == ["A", "B", "C"]
 
 
 async def test_a_project_does_not_wait_for_the_batch_of_another() -> None:
