@@ -28,7 +28,9 @@ _KEPT_FOR_EVER = "SELECT, INSERT, UPDATE"
 _RIGHTS = {
     # Servers compare it with what they were written for.
     "alembic_version": _READING,
-    "audit_log": "SELECT, INSERT",
+    # Not `id` and `at`: those are the database's word on what came when.
+    "audit_log": "SELECT, INSERT (organisation_id, project_id, actor, action, target, detail,"
+    " request_id)",
     # What they were called, and whose key it was, is known as long as anything bears their ids.
     "organisations": _KEPT_FOR_EVER,
     "projects": _KEPT_FOR_EVER,

@@ -63,7 +63,8 @@ async def test_it_reads_and_writes_rows_and_no_more(owner: Connection, runtime_n
     granted = await rights(owner, runtime_name)
     for kept in ("organisations", "projects", "api_keys"):
         assert granted.pop(kept) == {"SELECT", "INSERT", "UPDATE"}
-    assert granted.pop("audit_log") == {"SELECT", "INSERT"}
+    # What it may insert there, by columns, is tested below.
+    assert granted.pop("audit_log") == {"SELECT"}
     assert granted.pop("alembic_version") == {"SELECT"}
     assert granted.pop("every_job") == {"SELECT"}
     days = [granted.pop(name) for name in list(granted) if re.search("_[0-9]{8}$", name)]
@@ -117,6 +118,32 @@ async def test_it_writes_the_audit_log_and_reads_it(runtime: Connection) -> None
         "INSERT INTO taskforge.audit_log (actor, action, target) VALUES ('a', 'b', 'c')"
     )
     assert await runtime.fetchval("SELECT count(*) FROM taskforge.audit_log") == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [("id,", "9000000000000000000,"), ("at,", "'2001-01-01',")],
+)
+async def test_it_can_neither_choose_the_place_of_an_entry_nor_its_time(
+    runtime: Connection, columns: str, values: str
+) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await runtime.execute(
+            f"INSERT INTO taskforge.audit_log ({columns} actor, action, target)"
+            f" OVERRIDING SYSTEM VALUE VALUES ({values} 'a', 'b', 'c')"
+        )
+
+
+async def test_each_other_column_of_the_audit_log_is_open_to_it(
+    owner: Connection, runtime_name: str
+) -> None:
+    columns = await owner.fetch(
+        "SELECT attname, has_column_privilege($1::name, attrelid, attnum, 'INSERT') AS may"
+        " FROM pg_attribute WHERE attrelid = 'taskforge.audit_log'::regclass"
+        " AND attnum > 0 AND NOT attisdropped",
+        runtime_name,
+    )
+    assert {row["attname"] for row in columns if not row["may"]} == {"id", "at"}
 
 
 async def test_it_sees_whether_the_schema_is_current(runtime: Connection) -> None:
