@@ -35,6 +35,12 @@ the order of the index. A plan that was made while a table was small and is kept
 do so too: else a batch may read the whole table, and a claim sort the whole backlog of a queue.
 What needs a sort nevertheless, such as the merge of several queues, still gets one."""
 
+_ADVICE = {
+    migrating.SchemaState.MISSING: "run taskforge migrate",
+    migrating.SchemaState.BEHIND: "run taskforge migrate",
+    migrating.SchemaState.NEWER: "run the release that migrated it",
+}
+
 _READY_TIMEOUT = 3.0
 _CLOSE_TIMEOUT = 5.0
 _UNUSED_CONNECTION_LIFETIME = 300.0
@@ -66,6 +72,7 @@ class Database:
         self.engine = engine
         """SQLAlchemy engine for administration and browsing; `search_path` is `taskforge`."""
         self._was_current = False
+        self._complained_of: migrating.SchemaState | None = None
 
     @classmethod
     async def open(cls, settings: Settings, *, application_name: str = "taskforge") -> Self:
@@ -122,6 +129,8 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.connect_timeout.total_seconds(),
             pool_pre_ping=True,
+            # What callers send stays out of the log when a statement fails.
+            hide_parameters=True,
             json_serializer=_as_is,
             json_deserializer=_as_is,
         )
@@ -131,7 +140,8 @@ class Database:
         """Whether the database answers and its schema is one that this code works with.
 
         A schema that somebody upgraded further while this process was serving does not make it
-        unready: upgrades stay compatible with the release before them.
+        unready: upgrades stay compatible with the release before them. A wrong one is logged once,
+        since this is asked every few seconds.
         """
         try:
             async with asyncio.timeout(_READY_TIMEOUT), self.hot.acquire() as connection:
@@ -141,10 +151,18 @@ class Database:
             return False
         if state is migrating.SchemaState.CURRENT:
             self._was_current = True
+            self._complained_of = None
             return True
         if state is migrating.SchemaState.NEWER and self._was_current:
             return True
-        log.warning("schema_not_current", state=state.value, head=migrating.head_revision())
+        if state is not self._complained_of:
+            self._complained_of = state
+            log.warning(
+                "schema_not_current",
+                state=state.value,
+                head=migrating.head_revision(),
+                advice=_ADVICE[state],
+            )
         return False
 
     async def close(self) -> None:

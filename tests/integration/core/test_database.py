@@ -1,13 +1,16 @@
 """Database on a real Postgres."""
 
 import json
+import traceback
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import JSON, column, select, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from structlog.testing import capture_logs
 from tests.conftest import execute
 
 from taskforge_core.database import Database, connect_direct
@@ -78,7 +81,14 @@ async def test_it_is_ready_only_with_a_migrated_database(
     assert await database.ready()
     unmigrated = await Database.open(Settings(database_url=empty_database_url))
     try:
-        assert not await unmigrated.ready()
+        with capture_logs() as logs:
+            for _ in range(3):
+                assert not await unmigrated.ready()
+        # Asked every two seconds, and told once.
+        assert [(line["event"], line["state"]) for line in logs] == [
+            ("schema_not_current", "missing")
+        ]
+        assert logs[0]["advice"] == "run taskforge migrate"
     finally:
         await unmigrated.close()
 
@@ -152,6 +162,17 @@ async def test_each_way_translates_to_the_same_error(
         error = translate_database_error(raised)
         assert type(error) is expected
         assert statement not in error.message
+
+
+async def test_what_a_failed_statement_was_given_is_not_told(database: Database) -> None:
+    with pytest.raises(DBAPIError) as failed:
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT nonsense, CAST(:sent AS text)"), {"sent": "me"})
+    assert translate_database_error(failed.value).reason == "INTERNAL"
+    told = "".join(traceback.format_exception(failed.value))
+    assert "SELECT nonsense" in told
+    assert "('me',)" not in told
+    assert "SQL parameters hidden" in told
 
 
 async def test_a_value_the_driver_cannot_send_is_a_data_error(database: Database) -> None:
