@@ -28,7 +28,7 @@ _NAMES = (
     " idle-streams"
 )
 
-_MOST_PACED_JOBS = 2_000
+_MOST_PACED_JOBS = 500
 
 
 def bench(
@@ -46,7 +46,7 @@ def bench(
             min=1,
             metavar="N",
             help="Jobs a measurement, in place of each scenario's own number; for latency, which"
-            " makes 20 a second, at most 2,000.",
+            " makes 20 a second, at most 500.",
             show_default=False,
         ),
     ] = None,
