@@ -45,9 +45,9 @@ class Access:
     async def refresh(self) -> None:
         """Read rules and credentials anew, and end the calls that may not go on; a loop's pass."""
         try:
-            await self._authenticator.refresh()
+            await self._authenticator.refresh([call.caller for call in self._open])
             if self._projects is not None:
-                await self._projects.refresh()
+                await self._projects.refresh(self._open)
         finally:
             # Times run out while the database is away, too.
             self._end_bad(list(self._open))
@@ -61,6 +61,6 @@ class Access:
 
     def _objection(self, call: Call) -> TaskForgeError | None:
         objection = self._authenticator.objection(call.caller)
-        if objection is None and self._projects is not None and call.project is not None:
-            objection = self._projects.objection(call.project)
+        if objection is None and self._projects is not None:
+            objection = self._projects.objection(call)
         return objection

@@ -4,7 +4,7 @@ Which of several things is wrong with a credential is told only to whoever prove
 everybody else each is `CREDENTIAL_INVALID`, after the same work.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -15,7 +15,7 @@ from taskforge_core.api_keys import looks_like_api_key, parse_api_key
 from taskforge_core.callers import EVERYONE, Caller
 from taskforge_core.database import Database
 from taskforge_core.errors import TaskForgeError, Unauthenticated
-from taskforge_core.json_web_tokens import Membership, TokenAuthenticator, expired
+from taskforge_core.json_web_tokens import SignedBy, TokenAuthenticator, expired
 from taskforge_core.queries import find_api_keys, note_key_use
 from taskforge_core.remembering import Remembered
 
@@ -40,8 +40,11 @@ class Authenticator(Protocol):
     def objection(self, caller: Caller, /) -> TaskForgeError | None:
         """Why an open call of this caller must end, if it must."""
 
-    async def refresh(self) -> None:
-        """Read anew what is remembered; the pass of a loop."""
+    async def refresh(self, callers: Iterable[Caller] = (), /) -> None:
+        """Read anew what is remembered, and what these, whose calls are open, hang on.
+
+        The pass of a loop.
+        """
 
 
 class NoAuthenticator:
@@ -53,7 +56,7 @@ class NoAuthenticator:
     def objection(self, _caller: Caller) -> TaskForgeError | None:
         return None
 
-    async def refresh(self) -> None:
+    async def refresh(self, _callers: Iterable[Caller] = ()) -> None:
         pass
 
 
@@ -70,6 +73,15 @@ class _Key:
 
 _Sought = UUID | str
 """What a key is looked for by: its id, or the name of a certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyProof:
+    """What a key's caller is looked up by again, and which key that has to find."""
+
+    sought: _Sought
+    key_id: UUID
+    """The name of a certificate can stand for another key by now."""
 
 
 class CredentialAuthenticator:
@@ -99,21 +111,23 @@ class CredentialAuthenticator:
         return key.caller
 
     def objection(self, caller: Caller) -> TaskForgeError | None:
-        if isinstance(caller.proof, Membership):
+        if isinstance(caller.proof, SignedBy):
             return self._tokens.objection(caller) if self._tokens is not None else None
-        assert isinstance(caller.proof, UUID | str)
-        key = self._keys.peek(caller.proof)
-        # Keys are never deleted, so one that is not known cannot be read now: no reason to end
-        # what goes on.
-        return _problem(key) if key is not None else None
+        assert isinstance(caller.proof, _KeyProof)
+        key = self._keys.peek(caller.proof.sought)
+        if key is None:
+            # Keys are never deleted, so one that is not known cannot be read now: no reason to end
+            # what goes on.
+            return None
+        return _revoked() if _has_lost(caller, key.caller) else _problem(key)
 
-    async def refresh(self) -> None:
+    async def refresh(self, callers: Iterable[Caller] = ()) -> None:
         await self._keys.refresh()
         used, self._used = self._used, set()
         if used:
             await note_key_use(self._pool, sorted(used))
         if self._tokens is not None:
-            await self._tokens.refresh()
+            await self._tokens.refresh(callers)
 
     async def _proved_by_secret(self, text: str) -> _Key:
         given = parse_api_key(text)
@@ -158,7 +172,7 @@ def _key(row: asyncpg.Record) -> tuple[_Sought, _Key]:
         row["project_id"],
         frozenset(row["permissions"]),
         is_operator=row["is_operator"],
-        proof=sought,
+        proof=_KeyProof(sought, row["id"]),
     )
     return sought, _Key(
         row["id"], row["secret_hash"], row["is_revoked"], row["has_expired"], caller
@@ -167,10 +181,25 @@ def _key(row: asyncpg.Record) -> tuple[_Sought, _Key]:
 
 def _problem(key: _Key) -> Unauthenticated | None:
     if key.is_revoked:
-        return Unauthenticated(
-            "CREDENTIAL_REVOKED", "the key was revoked, or its organisation is disabled"
-        )
+        return _revoked()
     return expired() if key.has_expired else None
+
+
+def _has_lost(caller: Caller, present: Caller) -> bool:
+    """Whether the key that a caller came by is another one now, or no longer lets it do as much."""
+    return (
+        present.proof != caller.proof
+        or present.organisation_id != caller.organisation_id
+        or present.project_id != caller.project_id
+        or not present.permissions >= caller.permissions
+    )
+
+
+def _revoked() -> Unauthenticated:
+    return Unauthenticated(
+        "CREDENTIAL_REVOKED",
+        "the key, or something that it allowed, was revoked, or its organisation is disabled",
+    )
 
 
 def _invalid() -> Unauthenticated:

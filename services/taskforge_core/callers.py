@@ -83,10 +83,8 @@ class Call:
     caller: Caller
     request_id: str = ""
     request_bytes: int = 0
-    project: ProjectKey | None = None
-    """What the project that it is about was looked up by, if it is about one."""
     project_id: UUID | None = None
-    """The project that was found."""
+    """The project that it is about, once that was found; it stays so whatever its name becomes."""
     task: "asyncio.Task[object] | None" = field(default=None, repr=False)
     refusal: Exception | None = None
     """Set where the call is ended from outside, because its credential is no longer good."""

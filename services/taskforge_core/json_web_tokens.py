@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,10 +39,10 @@ _UNREAD = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
-    """What a token's caller is looked up by: the organisation as the token names it."""
+class SignedBy:
+    """What a token's caller hangs on beside its organisation: a signing key of the issuer."""
 
-    organisation: str
+    key_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,9 @@ class _Token:
     """What a token says, once its signature was found good."""
 
     subject: str
-    membership: Membership
+    signed_by: SignedBy
+    organisation: str
+    """Its name or id. Callers keep the id that it has when they come, whatever is renamed."""
     project_id: UUID | None
     permissions: frozenset[Permission]
     expires_at: datetime
@@ -81,6 +83,10 @@ class SigningKeys:
         self._version: FileVersion | object = _UNREAD
         self._has_failed = False
         self._fetching: asyncio.Task[None] | None = None
+
+    def holds(self, key_id: str) -> bool:
+        """Whether the issuer had a key of this id when they were last fetched."""
+        return key_id in self._keys
 
     async def find(self, key_id: str) -> jwt.PyJWK | None:
         """The key of this id, if the issuer has such a one.
@@ -170,7 +176,7 @@ class TokenAuthenticator:
         token = self._verified.get((self._keys.generation, text)) or await self._verify(text)
         if token is None:
             return None
-        organisation = await self._organisations.get(token.membership.organisation)
+        organisation = await self._organisations.get(token.organisation)
         if organisation is None:
             _tell_refusal("its organisation does not exist")
             return None
@@ -181,27 +187,36 @@ class TokenAuthenticator:
             token.permissions,
             is_operator=organisation.is_operator,
             expires_at=token.expires_at,
-            proof=token.membership,
+            proof=token.signed_by,
         )
-        problem = self.objection(caller)
-        if problem is not None:
-            raise problem
+        if caller.has_expired:
+            raise expired()
+        if organisation.is_disabled:
+            raise _organisation_disabled()
         return caller
 
     def objection(self, caller: Caller) -> TaskForgeError | None:
         """Why an open call of this caller must end, if it must."""
         if caller.has_expired:
             return expired()
-        assert isinstance(caller.proof, Membership)
-        organisation = self._organisations.peek(caller.proof.organisation)
+        assert isinstance(caller.proof, SignedBy)
+        if not self._keys.holds(caller.proof.key_id):
+            return Unauthenticated("CREDENTIAL_REVOKED", "the token's signing key was withdrawn")
+        organisation = self._organisations.peek(str(caller.organisation_id))
         if organisation is not None and organisation.is_disabled:
-            return Unauthenticated("CREDENTIAL_REVOKED", "the organisation is disabled")
+            return _organisation_disabled()
         return None
 
-    async def refresh(self) -> None:
-        """Read organisations and, when it is time, the issuer's keys anew; a loop's pass."""
+    async def refresh(self, callers: Iterable[Caller] = ()) -> None:
+        """Read organisations and, when it is time, the issuer's keys anew; a loop's pass.
+
+        Organisations of these callers, whose calls are open, are read by their ids: what a token
+        names may be another one, or none, by now.
+        """
         await self._keys.refresh()
-        await self._organisations.refresh()
+        await self._organisations.refresh(
+            [str(each.organisation_id) for each in callers if isinstance(each.proof, SignedBy)]
+        )
 
     async def _verify(self, text: str) -> _Token | None:
         try:
@@ -224,7 +239,7 @@ class TokenAuthenticator:
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             _tell_refusal(str(error))
             return None
-        token = _read_claims(self._settings, claims)
+        token = _read_claims(self._settings, key_id, claims)
         if token is None:
             _tell_refusal("its claims are not understood")
             return None
@@ -246,12 +261,16 @@ def expired() -> Unauthenticated:
     return Unauthenticated("CREDENTIAL_EXPIRED", "the credential has expired")
 
 
+def _organisation_disabled() -> Unauthenticated:
+    return Unauthenticated("CREDENTIAL_REVOKED", "the organisation is disabled")
+
+
 def _tell_refusal(why: str) -> None:
     """Tell the operator, and nobody else, why a token is not taken."""
     log.debug("token_refused", why=why)
 
 
-def _read_claims(settings: Settings, claims: Mapping[str, Any]) -> _Token | None:
+def _read_claims(settings: Settings, key_id: str, claims: Mapping[str, Any]) -> _Token | None:
     """What the claims say of the caller; None if they do not say it in a way that is understood."""
     organisation = claims.get(settings.jwt_organisation_claim)
     project = claims.get(settings.jwt_project_claim)
@@ -266,7 +285,8 @@ def _read_claims(settings: Settings, claims: Mapping[str, Any]) -> _Token | None
         return None
     return _Token(
         str(claims["sub"])[:200],
-        Membership(organisation),
+        SignedBy(key_id),
+        organisation,
         project_id,
         # Scopes of other systems may stand beside ours.
         frozenset(_PERMISSIONS[name] for name in names if name in _PERMISSIONS),

@@ -1,6 +1,6 @@
 """Which project a call is about, whether its caller may see it, and what it may use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -110,23 +110,37 @@ class Projects:
         """
         return await self._find(current_call(), str(project_id)) is not None
 
-    def objection(self, project: ProjectKey) -> TaskForgeError | None:
-        """Why a call about this project that is open now must end, if it must."""
-        known = self._remembered.peek(project)
+    def objection(self, call: Call) -> TaskForgeError | None:
+        """Why a call that is open now must end, if it must for the project that it is about."""
+        if call.project_id is None:
+            return None
+        known = self._remembered.peek(self._found_by_id(call, call.project_id))
         return _disabled(known) if known is not None and known.is_disabled else None
 
-    async def refresh(self) -> None:
-        """Read anew what calls use; the pass of a loop."""
-        await self._remembered.refresh()
+    async def refresh(self, calls: Iterable[Call] = ()) -> None:
+        """Read anew what calls use, and what those that are open are about; the pass of a loop."""
+        await self._remembered.refresh(
+            [
+                self._found_by_id(call, call.project_id)
+                for call in calls
+                if call.project_id is not None
+            ]
+        )
+
+    def _found_by_id(self, call: Call, project_id: UUID) -> ProjectKey:
+        """A call's project by its id: it may have been found as `default`, and renamed since."""
+        return self._caller(call).organisation_id, project_id
+
+    def _caller(self, call: Call) -> Caller:
+        return call.caller if self._authenticates else EVERYONE
 
     async def _find(self, call: Call, project_id: str) -> Project | None:
-        caller = call.caller if self._authenticates else EVERYONE
-        key = _key(caller, project_id)
+        key = _key(self._caller(call), project_id)
         if key is None:
             return None
         project = self._remembered.peek(key) or await self._remembered.get(key)
         if project is not None:
-            call.project, call.project_id = key, project.id
+            call.project_id = project.id
             _check(project, call.request_bytes)
         return project
 

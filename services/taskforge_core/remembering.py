@@ -31,11 +31,11 @@ class _Entry(Generic[Value]):
 class Remembered(Generic[Key, Value]):
     """Values by key, each at most 4 s old.
 
-    `refresh` reads all that was used since the last time anew and forgets the rest, so that a call
-    waits for the database only when it is the first for long to ask for something. Keys that are
-    asked for at the same time are read by one statement, and one such statement runs at a time:
-    callers who ask for a thousand things that do not exist keep one connection busy, not all. What
-    does not exist is not remembered, so that invented keys cannot fill the memory.
+    `refresh` reads all that was used since the last time, or is needed, anew and forgets the rest,
+    so that a call waits for the database only when it is the first for long to ask for something.
+    Keys that are asked for at the same time are read by one statement, and one such statement runs
+    at a time: callers who ask for a thousand things that do not exist keep one connection busy, not
+    all. What does not exist is not remembered, so that invented keys cannot fill the memory.
     """
 
     def __init__(self, load: Callable[[list[Key]], Awaitable[Mapping[Key, Value]]]) -> None:
@@ -68,11 +68,12 @@ class Remembered(Generic[Key, Value]):
                 self._reading = asyncio.create_task(self._read_wanted(), name="read wanted")
         return await asyncio.shield(answer)
 
-    async def refresh(self) -> None:
-        """Read anew what is in use, and forget the rest; the pass of a loop."""
-        used = [key for key, entry in self._entries.items() if entry.is_used]
-        for key in self._entries.keys() - used:
+    async def refresh(self, needed: Iterable[Key] = ()) -> None:
+        """Read anew what is in use or needed, and forget the rest; the pass of a loop."""
+        in_use = {key for key, entry in self._entries.items() if entry.is_used}.union(needed)
+        for key in self._entries.keys() - in_use:
             del self._entries[key]
+        used = list(in_use)
         for start in range(0, len(used), _KEYS_A_READ):
             keys = used[start : start + _KEYS_A_READ]
             await self._read(keys)

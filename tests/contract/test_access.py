@@ -137,9 +137,28 @@ async def revoke(database: Database, key: str) -> None:
     )
 
 
-async def disable(database: Database, table: str, id: UUID) -> None:  # noqa: A002
+async def limit(database: Database, key: str, change: str) -> None:
+    await database.hot.execute(f"UPDATE taskforge.api_keys SET {change} WHERE id = $1", key_id(key))
+
+
+async def disable(
+    database: Database,
+    table: str,
+    id: UUID,  # noqa: A002
+    *,
+    name: str | None = None,
+) -> None:
     await database.hot.execute(
-        f"UPDATE taskforge.{table} SET disabled_at = now() WHERE id = $1", id
+        f"UPDATE taskforge.{table} SET disabled_at = now(), name = coalesce($2, name)"
+        " WHERE id = $1",
+        id,
+        name,
+    )
+
+
+async def rename(database: Database, project_id: UUID, name: str) -> None:
+    await database.hot.execute(
+        "UPDATE taskforge.projects SET name = $2 WHERE id = $1", project_id, name
     )
 
 
@@ -167,8 +186,27 @@ ENDINGS: dict[str, tuple[Ending, StatusCode, str]] = {
         StatusCode.UNAUTHENTICATED,
         "CREDENTIAL_REVOKED",
     ),
+    "the key loses a permission": (
+        lambda database, _, key: limit(database, key, "permissions = '{1}'"),
+        StatusCode.UNAUTHENTICATED,
+        "CREDENTIAL_REVOKED",
+    ),
+    "the key is bound to another project": (
+        lambda database, tenant, key: limit(
+            database, key, f"project_id = '{tenant.other_project_id}'"
+        ),
+        StatusCode.UNAUTHENTICATED,
+        "CREDENTIAL_REVOKED",
+    ),
     "the project is disabled": (
         lambda database, tenant, _: disable(database, "projects", tenant.project_id),
+        StatusCode.FAILED_PRECONDITION,
+        "PROJECT_DISABLED",
+    ),
+    "the project is renamed and disabled at once": (
+        lambda database, tenant, _: disable(
+            database, "projects", tenant.project_id, name="formerly-default"
+        ),
         StatusCode.FAILED_PRECONDITION,
         "PROJECT_DISABLED",
     ),
@@ -199,6 +237,34 @@ async def test_an_open_stream_ends_when(
                 # Whoever uses another key goes on.
                 await guarded.until_taking(1)
                 assert not other.done()
+
+
+@pytest.mark.parametrize("is_taken", [False, True], ids=["free", "taken"])
+async def test_a_stream_that_named_no_project_ends_with_its_own_whatever_is_called_default_by_now(
+    guarded: JobReplica, tenant: Tenant, database: Database, is_taken: bool
+) -> None:
+    async with bearing_channel(guarded.server.grpc.address, tenant.key) as channel:
+        stub = JobServiceStub(channel)
+        stream: Any = stub.LeaseJobs(lease())
+        other: Any = stub.LeaseJobs(
+            pb.LeaseJobsRequest(
+                project_id=str(tenant.other_project_id), session_id=str(uuid4()), max_in_flight=1
+            )
+        )
+        await guarded.until_taking(2)
+        await rename(database, tenant.project_id, "formerly-default")
+        if is_taken:
+            await rename(database, tenant.other_project_id, "default")
+        for _ in range(2):
+            await guarded.server.grpc.access.refresh()
+        await guarded.until_taking(2)
+        await disable(database, "projects", tenant.project_id)
+        async with asyncio.timeout(END_WITHIN):
+            error = await until_refused(stream)
+        assert error.code() is StatusCode.FAILED_PRECONDITION
+        assert "PROJECT_DISABLED" in str(error.trailing_metadata())
+        await guarded.until_taking(1)
+        assert not other.done()
 
 
 async def test_the_jobs_of_a_revoked_worker_are_not_lost(

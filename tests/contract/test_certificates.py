@@ -1,7 +1,9 @@
 """Clients that are known by their certificate: mutual TLS instead of a key."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -9,9 +11,17 @@ import pytest
 import trustme
 from grpc import StatusCode
 from tests.support.refusals import expect_error
-from tests.support.tenants import JOB_READ, Tenant, bearer, insert_key, insert_tenant
+from tests.support.tenants import (
+    JOB_READ,
+    JOB_WRITE,
+    Tenant,
+    bearer,
+    insert_key,
+    insert_tenant,
+)
 
 from job_service.composing import JobServer
+from taskforge.v1 import job_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge.v1.job_service_pb2_grpc import JobServiceStub
 from taskforge_core.database import Database
@@ -20,6 +30,9 @@ from taskforge_core.settings import Settings
 HOST = "127.0.0.1"
 NAME = "worker.acme.example.org"
 OTHER_NAME = "unknown.example.org"
+
+END_WITHIN = 5.0
+"""Seconds from a key's end to that of its streams: the promise."""
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +110,52 @@ async def test_a_certificate_that_no_key_names_or_whose_key_is_revoked_opens_not
     server: JobServer, authority: trustme.CA, tenant: Tenant, database: Database
 ) -> None:
     await insert_key(database.hot, tenant.organisation_id, certificate_name=NAME)
-    await database.hot.execute(
-        "UPDATE taskforge.api_keys SET revoked_at = now() WHERE certificate_name = $1", NAME
-    )
+    await revoke(database)
     for name, reason in ((OTHER_NAME, "CREDENTIAL_MISSING"), (NAME, "CREDENTIAL_REVOKED")):
         async with channel(server, authority, name) as unknown:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await JobServiceStub(unknown).ListJobs(pb.ListJobsRequest())
         assert caught.value.code() is StatusCode.UNAUTHENTICATED
         assert reason in str(caught.value.trailing_metadata())
+
+
+async def revoke(database: Database) -> None:
+    await database.hot.execute(
+        "UPDATE taskforge.api_keys SET revoked_at = now() WHERE certificate_name = $1", NAME
+    )
+
+
+async def test_a_stream_ends_with_its_key_though_another_takes_the_name(
+    server: JobServer, authority: trustme.CA, tenant: Tenant, database: Database
+) -> None:
+    permissions = [JOB_READ, JOB_WRITE]
+    await insert_key(database.hot, tenant.organisation_id, permissions, certificate_name=NAME)
+    queue = pb.CreateJobRequest(job=job_pb2.JobSpec(queue="emails", job_type="send"))
+    await database.hot.execute(
+        "INSERT INTO taskforge.queues (project_id, id, name) VALUES ($1, $2, 'emails')",
+        tenant.project_id,
+        uuid4(),
+    )
+    async with channel(server, authority, NAME) as known:
+        stub = JobServiceStub(known)
+        first = (await stub.CreateJob(queue)).job
+        stream: Any = stub.LeaseJobs(pb.LeaseJobsRequest(session_id=str(uuid4()), max_in_flight=2))
+        [held] = (await stream.read()).leases.leases
+        assert held.job.id == first.id
+        await revoke(database)
+        await insert_key(database.hot, tenant.organisation_id, permissions, certificate_name=NAME)
+        async with asyncio.timeout(END_WITHIN):
+            await expect_error(read_all(stream), StatusCode.UNAUTHENTICATED, "CREDENTIAL_REVOKED")
+        # The certificate stands for the new key from now on; the old stream takes nothing more.
+        second = (await stub.CreateJob(queue)).job
+        new: Any = stub.LeaseJobs(pb.LeaseJobsRequest(session_id=str(uuid4()), max_in_flight=1))
+        [taken] = (await new.read()).leases.leases
+        assert taken.job.id == second.id
+
+
+async def read_all(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        pass
 
 
 async def test_a_certificate_of_another_authority_does_not_even_connect(

@@ -272,6 +272,46 @@ async def test_a_stream_ends_with_its_token(servers: Servers) -> None:
     staying.cancel()
 
 
+@only_file
+async def test_a_stream_ends_with_its_organisation_though_that_has_another_name_by_now(
+    servers: Servers, database: Database, tenant: Tenant
+) -> None:
+    stream = servers.lease(token())
+    await servers.create(token())
+    await stream.read()
+    await database.hot.execute(
+        "UPDATE taskforge.organisations SET name = 'formerly-acme', disabled_at = now()"
+        " WHERE id = $1",
+        tenant.organisation_id,
+    )
+    # Whoever has the name gets the tokens that name it: new calls are theirs.
+    heir = await insert_tenant(database.hot, "acme")
+    async with asyncio.timeout(END_WITHIN):
+        await expect_error(read_all(stream), StatusCode.UNAUTHENTICATED, "CREDENTIAL_REVOKED")
+    by_id = token(organisation=str(tenant.organisation_id))
+    await expect_error(servers.create(by_id), StatusCode.UNAUTHENTICATED, "CREDENTIAL_REVOKED")
+    await servers.make_queue(heir.key, "emails")
+    assert (await servers.create(token())).project_id == str(heir.project_id)
+
+
+async def test_a_stream_ends_when_the_key_that_signed_its_token_is_withdrawn(
+    servers: Servers, provider: KeysFile | KeysServer
+) -> None:
+    stream, staying = servers.lease(token()), servers.lease(token(EC_KEY, "ec", "ES256"))
+    await servers.create(token())
+    await servers.create(token())
+    await asyncio.gather(stream.read(), staying.read())
+    going_on = asyncio.create_task(read_all(staying))
+    provider.show(ec=EC_KEY, new=STRANGER)
+    # Fetched now, since it names a key that is not known; else a file is read when it changes, and
+    # an address asked every five minutes.
+    await servers.create(token(STRANGER, "new"))
+    async with asyncio.timeout(END_WITHIN):
+        await expect_error(read_all(stream), StatusCode.UNAUTHENTICATED, "CREDENTIAL_REVOKED")
+    assert not going_on.done()
+    going_on.cancel()
+
+
 @only_https
 async def test_a_provider_that_does_not_answer_delays_no_revocation(
     servers: Servers, provider: KeysServer, database: Database, tenant: Tenant

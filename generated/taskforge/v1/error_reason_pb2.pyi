@@ -131,7 +131,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CREDENTIAL_EXPIRED: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: the credential was valid until a time that has passed."""
     ERROR_REASON_CREDENTIAL_REVOKED: _ErrorReason.ValueType  # 31
-    """UNAUTHENTICATED: the key was revoked, or its organisation is disabled."""
+    """UNAUTHENTICATED: the key was revoked, or its organisation is disabled. Of an open stream also: the
+    key lost what it allowed, or the key that signed the token was withdrawn.
+    """
     ERROR_REASON_PERMISSION_MISSING: _ErrorReason.ValueType  # 32
     """PERMISSION_DENIED: the credential lacks a permission that the call needs. Metadata:
     `permission`, such as `job:write`.
@@ -277,7 +279,9 @@ of them is not told.
 ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: the credential was valid until a time that has passed."""
 ERROR_REASON_CREDENTIAL_REVOKED: ErrorReason.ValueType  # 31
-"""UNAUTHENTICATED: the key was revoked, or its organisation is disabled."""
+"""UNAUTHENTICATED: the key was revoked, or its organisation is disabled. Of an open stream also: the
+key lost what it allowed, or the key that signed the token was withdrawn.
+"""
 ERROR_REASON_PERMISSION_MISSING: ErrorReason.ValueType  # 32
 """PERMISSION_DENIED: the credential lacks a permission that the call needs. Metadata:
 `permission`, such as `job:write`.

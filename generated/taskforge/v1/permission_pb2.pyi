@@ -11,7 +11,15 @@ Every call may be answered with UNAUTHENTICATED (`CREDENTIAL_MISSING`, `CREDENTI
 `CREDENTIAL_EXPIRED`, `CREDENTIAL_REVOKED`) and with PERMISSION_DENIED (`PERMISSION_MISSING`). A
 stream is ended with UNAUTHENTICATED within 5 s after its credential was revoked or has expired; a
 token counts for 10 s beyond its `exp`, since clocks differ. Repeating the call with the same
-credential cannot help.
+credential cannot help. A new key for the name of a certificate lets in new calls; it keeps no stream
+open that began with the revoked one. Streams belong to the organisation and the project that they
+were opened for, whatever those are called later.
+
+A token may name its organisation by its name or its id. Prefer the id: once an organisation is
+renamed, tokens with its old name are refused, or belong to whoever takes that name. When the issuer
+withdraws the key that signed a token, its streams end (`CREDENTIAL_REVOKED`) and new calls are refused
+(`CREDENTIAL_INVALID`) as soon as the server has fetched the keys anew: within 5 s where they are a
+file, else within 6 minutes.
 """
 
 from google.protobuf import descriptor as _descriptor

@@ -131,12 +131,47 @@ async def test_a_disabled_organisation_ends_its_tokens(
         "UPDATE taskforge.organisations SET disabled_at = now() WHERE id = $1",
         tenant.organisation_id,
     )
-    await authenticator.refresh()
+    await authenticator.refresh([caller])
     objection = authenticator.objection(caller)
     assert isinstance(objection, Unauthenticated)
     with pytest.raises(Unauthenticated) as refused:
         await authenticate(authenticator, text)
     assert refused.value.reason == "CREDENTIAL_REVOKED"
+
+
+async def test_what_a_token_opened_goes_on_with_its_organisation_when_that_is_renamed(
+    authenticator: CredentialAuthenticator, tenant: Tenant, database: Database
+) -> None:
+    caller = await authenticate(authenticator, token())
+    change = "UPDATE taskforge.organisations SET {} WHERE id = $1"
+    await database.hot.execute(change.format("name = 'renamed'"), tenant.organisation_id)
+    heir = await insert_tenant(database.hot, "acme")
+    for _ in range(2):
+        await authenticator.refresh([caller])
+        assert authenticator.objection(caller) is None
+    assert (await authenticate(authenticator, token())).organisation_id == heir.organisation_id
+    await database.hot.execute(change.format("disabled_at = now()"), tenant.organisation_id)
+    await authenticator.refresh([caller])
+    objection = authenticator.objection(caller)
+    assert isinstance(objection, Unauthenticated)
+    assert objection.reason == "CREDENTIAL_REVOKED"
+
+
+@pytest.mark.usefixtures("tenant")
+async def test_a_key_that_is_withdrawn_ends_what_its_tokens_opened(
+    authenticator: CredentialAuthenticator, keys_file: Path
+) -> None:
+    caller = await authenticate(authenticator, token())
+    other = await authenticate(authenticator, token(EC_KEY, "ec", "ES256"))
+    # What cannot be read withdraws nothing.
+    for document, is_withdrawn in (("garbage", False), (jwks(ec=EC_KEY), True)):
+        write(keys_file, document)
+        await authenticator.refresh([caller, other])
+        objection = authenticator.objection(caller)
+        assert (objection is not None) == is_withdrawn
+        assert authenticator.objection(other) is None
+    assert objection is not None
+    assert objection.reason == "CREDENTIAL_REVOKED"
 
 
 @pytest.mark.usefixtures("tenant")

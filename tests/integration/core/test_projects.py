@@ -159,19 +159,18 @@ async def test_a_disabled_project_is_refused_and_left_out_of_lists_until_it_is_e
     own = await insert_tenant(database.hot, "own")
     call = call_as(own)
     await guarded.resolve(str(own.project_id))
-    assert call.project is not None
-    assert guarded.objection(call.project) is None
+    assert guarded.objection(call) is None
     change = "UPDATE taskforge.projects SET disabled_at = {} WHERE id = $1"
     await database.hot.execute(change.format("now()"), own.project_id)
     await guarded.refresh()
     with pytest.raises(FailedPrecondition, match="PROJECT_DISABLED"):
         await guarded.resolve(str(own.project_id))
-    assert guarded.objection(call.project) is not None
+    assert guarded.objection(call) is not None
     assert await guarded.visible("") == [own.other_project_id]
     await database.hot.execute(change.format("NULL"), own.project_id)
     await guarded.refresh()
     assert await guarded.resolve(str(own.project_id)) == own.project_id
-    assert guarded.objection(call.project) is None
+    assert guarded.objection(call) is None
 
 
 async def test_a_request_may_be_as_large_as_its_project_allows_and_no_larger(

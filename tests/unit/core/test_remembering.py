@@ -47,6 +47,17 @@ async def test_what_does_not_exist_is_asked_for_each_time_and_never_kept() -> No
     assert source.asked == [["x"], ["x"]]
 
 
+async def test_what_is_needed_is_read_though_nobody_asks_for_it() -> None:
+    source = Source(a=1, b=2)
+    remembered = Remembered(source.load)
+    await remembered.get("a")
+    source.things["a"] = 3
+    for _ in range(3):
+        await remembered.refresh(["a", "b", "none"])
+    assert source.asked[1:] == [["a", "b", "none"]] * 3
+    assert [remembered.peek(key) for key in ("a", "b", "none")] == [3, 2, None]
+
+
 async def test_those_who_ask_together_share_one_statement_and_one_runs_at_a_time() -> None:
     source = Source(a=1, b=2)
     remembered = Remembered(source.load)
