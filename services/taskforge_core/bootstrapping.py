@@ -1,4 +1,8 @@
-"""The first key of a deployment: made past the services, by whoever may write to the database."""
+"""The first key of a deployment: made past the services, by whoever may write to the database.
+
+It makes what is not there and enables nothing: keys of what was disabled stay refused. Whoever has
+to get in where all operators are disabled makes another one, whose key enables them again.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -46,13 +50,14 @@ async def bootstrap(
 
     Args:
         dsn: The database, which must have been migrated.
-        organisation: Its name. None: the present operator or, without one, `default`.
+        organisation: Its name. None: the oldest operator that is enabled or, where there has never
+            been one, `default`.
         project: The name of its project.
         again: Also where somebody has a key that does the same.
 
     Raises:
-        CannotBootstrap: A name is none, the database is not migrated, somebody has such a key, or
-            the named organisation is a tenant.
+        CannotBootstrap: A name is none, the database is not migrated, somebody has such a key, the
+            organisation or project is disabled, or the named organisation is a tenant.
         OSError, asyncpg.PostgresError: The database is not there, or refused a statement.
     """
     for name in filter(None, (organisation, project)):
@@ -88,27 +93,33 @@ SELECT EXISTS (
 )
 """
 
-_OLDEST_OPERATOR = """
-SELECT name FROM taskforge.organisations WHERE is_operator ORDER BY created_at, id LIMIT 1
+# One that is disabled is found where no other is, and refused by its name.
+_OPERATOR = """
+SELECT name FROM taskforge.organisations
+WHERE is_operator
+ORDER BY disabled_at IS NOT NULL, created_at, id
+LIMIT 1
 """
 
+# The keys of `default` may come to rule the others while nobody does; those of no tenant ever may.
 _ORGANISATION = """
 INSERT INTO taskforge.organisations AS organisation (id, name, is_operator)
 VALUES ($1, $2, true)
 ON CONFLICT (name) DO UPDATE
-SET is_operator = true, disabled_at = NULL, updated_at = clock_timestamp()
+SET is_operator = true, updated_at = clock_timestamp()
 WHERE organisation.is_operator
    OR organisation.id = $3
+      AND NOT EXISTS (SELECT FROM taskforge.organisations WHERE is_operator)
    OR NOT EXISTS (SELECT FROM taskforge.api_keys WHERE organisation_id = organisation.id)
-RETURNING id
+RETURNING id, disabled_at IS NOT NULL AS is_disabled
 """
 
 _PROJECT = """
 INSERT INTO taskforge.projects (id, organisation_id, name)
 VALUES ($1, $2, $3)
 ON CONFLICT (organisation_id, name) DO UPDATE
-SET disabled_at = NULL, updated_at = clock_timestamp()
-RETURNING id
+SET updated_at = clock_timestamp()
+RETURNING disabled_at IS NOT NULL
 """
 
 _KEY = """
@@ -120,14 +131,22 @@ VALUES ($1, $2, $3, $4, $5, $6)
 async def _make(
     connection: "asyncpg.Connection[Any]", organisation: str | None, project: str
 ) -> FirstKey:
-    name: str = organisation or await connection.fetchval(_OLDEST_OPERATOR) or DEFAULT_NAME
-    organisation_id: UUID | None = await connection.fetchval(
-        _ORGANISATION, uuid7(), name, DEFAULT_ORGANISATION_ID
-    )
-    if organisation_id is None:
+    name: str = organisation or await connection.fetchval(_OPERATOR) or DEFAULT_NAME
+    row = await connection.fetchrow(_ORGANISATION, uuid7(), name, DEFAULT_ORGANISATION_ID)
+    if row is None:
         # Its keys would rule all organisations from now on.
         raise CannotBootstrap(f"the organisation {name} is a tenant that has keys: name another")
-    await connection.execute(_PROJECT, uuid7(), organisation_id, project)
+    if row["is_disabled"]:
+        # Its other keys would be accepted again, of whoever it was disabled for.
+        raise CannotBootstrap(
+            f"the organisation {name} is disabled: name another with --organisation, whose key can"
+            " enable it"
+        )
+    organisation_id: UUID = row["id"]
+    if await connection.fetchval(_PROJECT, uuid7(), organisation_id, project):
+        raise CannotBootstrap(
+            f"the project {project} of the organisation {name} is disabled: name another"
+        )
     key = await make_full_key(connection, organisation_id, _ACTOR, _ACTOR)
     await append_audit_entry(
         connection,

@@ -17,8 +17,8 @@ def bootstrap(
         typer.Option(
             "--organisation",
             metavar="NAME",
-            help="The organisation that manages all others. Default: the present one, else"
-            " default.",
+            help="The organisation that manages all others. Default: the oldest such one that is"
+            " enabled, else default.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +36,8 @@ def bootstrap(
     """Make the first organisation, project and key, straight in the database.
 
     The key has all permissions in all projects of the organisation, and manages every other
-    organisation. It is printed, alone, on stdout.
+    organisation. It is printed, alone, on stdout. What was disabled stays so: where that is all,
+    name another organisation, whose key can enable it.
     """
     import asyncpg
 

@@ -84,13 +84,56 @@ async def test_the_default_organisation_may_have_a_local_key(
     assert (await caller_of(database, await bootstrap(database_url))).is_operator
 
 
-async def test_a_disabled_operator_is_enabled_again(database: Database, database_url: str) -> None:
+async def test_the_default_organisation_is_a_tenant_like_others_where_there_is_an_operator(
+    database: Database, database_url: str
+) -> None:
+    await insert_key(database.hot, DEFAULT_ORGANISATION_ID)
+    await bootstrap(database_url, organisation="acme")
+    async with unchanged(database.hot):
+        with pytest.raises(CannotBootstrap, match="default is a tenant"):
+            await bootstrap(database_url, organisation="default", again=True)
+
+
+async def disable(database: Database, table: str, name: str) -> None:
+    await database.hot.execute(
+        f"UPDATE taskforge.{table} SET disabled_at = now() WHERE name = $1", name
+    )
+
+
+@pytest.mark.parametrize("organisation", [None, "acme"])
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_disabled_operator_stays_disabled_and_another_can_be_made(
+    database: Database, database_url: str, organisation: str | None, again: bool
+) -> None:
+    await bootstrap(database_url, organisation="acme")
+    await disable(database, "organisations", "acme")
+    async with unchanged(database.hot):
+        with pytest.raises(CannotBootstrap, match="acme is disabled: name another"):
+            await bootstrap(database_url, organisation=organisation, again=again)
+    other = await bootstrap(database_url, organisation="rescue", again=again)
+    assert (await caller_of(database, other)).is_operator
+    still = "SELECT disabled_at IS NOT NULL FROM taskforge.organisations WHERE name = 'acme'"
+    assert await database.hot.fetchval(still)
+
+
+async def test_an_enabled_operator_is_chosen_though_a_disabled_one_is_older(
+    database: Database, database_url: str
+) -> None:
+    await bootstrap(database_url, organisation="older")
+    await bootstrap(database_url, organisation="younger", again=True)
+    await disable(database, "organisations", "older")
+    assert (await bootstrap(database_url, again=True)).organisation == "younger"
+    still = "SELECT disabled_at IS NOT NULL FROM taskforge.organisations WHERE name = 'older'"
+    assert await database.hot.fetchval(still)
+
+
+async def test_a_disabled_project_stays_disabled(database: Database, database_url: str) -> None:
     await bootstrap(database_url)
-    for table in ("organisations", "projects"):
-        await database.hot.execute(f"UPDATE taskforge.{table} SET disabled_at = now()")
-    await caller_of(database, await bootstrap(database_url))
-    disabled = "SELECT count(*) FROM taskforge.projects WHERE disabled_at IS NOT NULL"
-    assert await database.hot.fetchval(disabled) == 0
+    await disable(database, "projects", "default")
+    async with unchanged(database.hot):
+        with pytest.raises(CannotBootstrap, match="is disabled: name another"):
+            await bootstrap(database_url, again=True)
+    assert (await bootstrap(database_url, project="main", again=True)).project == "main"
 
 
 @pytest.mark.parametrize(
