@@ -101,4 +101,6 @@ def _cause(message: str) -> str:
     """gRPC's words for a failed connection, without the layers that repeat the address."""
     if "Connection refused" in message:
         return "connection refused; is it running?"
+    if "Socket closed" in message:
+        return "socket closed; does the server speak TLS, or want a client certificate?"
     return message.rpartition("last error: ")[2] or "no connection"

@@ -175,5 +175,4 @@ def _describe_database(settings: "Settings") -> str:
     if settings.database_url is None:
         return f"embedded Postgres, data in {settings.data_folder}"
     url = urlsplit(settings.database_url)
-    where = url.hostname or "local socket"
-    return f"{where}{f':{url.port}' if url.port else ''}{url.path}"
+    return f"{url.netloc.rpartition('@')[2] or 'local socket'}{url.path}"

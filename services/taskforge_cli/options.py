@@ -35,7 +35,8 @@ DatabaseUrl = Annotated[
     typer.Option(
         "--database-url",
         metavar="URL",
-        help="The Postgres to use, as postgresql://…. Default: TASKFORGE_DATABASE_URL.",
+        help="The Postgres to use, as postgresql://…. Default: TASKFORGE_DATABASE_URL, which is"
+        " the place for a password: whoever is on this machine can read an option (ps).",
         show_default=False,
     ),
 ]

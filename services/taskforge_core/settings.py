@@ -7,12 +7,16 @@ a number with a unit (`500ms`, `20s`, `5m`, `24h`, `14d`); ISO 8601 (`PT20S`) wo
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from taskforge_core.postgres_urls import check_postgres_url
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
@@ -49,6 +53,23 @@ def _default_data_folder() -> Path:
     return Path.home() / ".local" / "share" / "taskforge" / "postgres"
 
 
+@contextmanager
+def quiet_grpc() -> Iterator[None]:
+    """Import gRPC within this, and its C core writes no lines of its own, unless it is told to.
+
+    It reads `GRPC_VERBOSITY` once, when it is imported; what this process starts does not inherit
+    the word.
+    """
+    if "GRPC_VERBOSITY" in os.environ:
+        yield
+        return
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    try:
+        yield
+    finally:
+        del os.environ["GRPC_VERBOSITY"]
+
+
 class MissingDatabaseUrl(ValueError):
     """A process needs a database, and `TASKFORGE_DATABASE_URL` is not set."""
 
@@ -71,11 +92,12 @@ class Settings(BaseSettings):
 
     # -- Database ---------------------------------------------------------------------------
 
-    database_url: str | None = Field(default=None, repr=False)
-    """`postgresql://user@host:port/database`. Unset: `taskforge dev` starts the embedded
-    Postgres, and every other process refuses to start."""
+    database_url: str | None = Field(default=None, repr=False, exclude=True)
+    """`postgresql://user@host:port/database`; in a password `# / ? [ ] @ %` are percent-encoded
+    (`#` is `%23`). Unset: `taskforge dev` starts the embedded Postgres, and every other process
+    refuses to start."""
 
-    listen_url: str | None = Field(default=None, repr=False)
+    listen_url: str | None = Field(default=None, repr=False, exclude=True)
     """A direct connection for LISTEN and leader election, needed when `database_url` goes through
     a pooler. Default: `database_url`."""
 
@@ -253,7 +275,8 @@ class Settings(BaseSettings):
         scheme, separator, rest = value.partition("://")
         if not separator or scheme not in {"postgresql", "postgres", "postgresql+asyncpg"}:
             raise ValueError("must begin with postgresql://")
-        return f"postgresql://{rest}"
+        check_postgres_url(url := f"postgresql://{rest}")
+        return url
 
     @model_validator(mode="after")
     def _issuer_is_whole(self) -> "Settings":

@@ -103,6 +103,21 @@ def test_who_speaks_plaintext_or_shows_no_certificate_is_told_in_one_line(
         assert refused.returncode == 3
         assert refused.stderr.startswith("error: cannot reach the queue service at ")
         assert refused.stderr.count("\n") == 1
+        assert "does the server speak TLS, or want a client certificate?" in refused.stderr
+
+
+def test_a_server_that_speaks_plaintext_or_has_a_foreign_certificate_is_told_in_one_line(
+    dev: DevSystem, secured: DevSystem, certificates: Certificates, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign.pem"
+    foreign.write_bytes(trustme.CA().cert_pem.bytes())
+    for system, variables in (
+        (dev, certificates.client),
+        (secured, {**certificates.client, "TASKFORGE_TLS_AUTHORITIES": str(foreign)}),
+    ):
+        refused = system.taskforge("queue", "list", variables=variables)
+        assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+        assert refused.stderr.startswith("error: cannot reach the queue service at ")
 
 
 def test_a_server_without_a_good_certificate_is_one_line(

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import grpc
@@ -98,6 +99,35 @@ def test_a_wrong_command_line_is_one_line(
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert outcome.err.startswith("error: ")
     assert line in outcome.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("migrate",), ("serve", "job"), ("dev",), ("demo",), ("admin", "bootstrap")],
+)
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://me:hun#ter2@localhost/db", "percent-encode"),
+        ("postgresql://me:hun/ter2@localhost/db", "percent-encode"),
+        ("postgresql://me:hun?ter2@localhost/db", "percent-encode"),
+        ("postgresql://me:hun[ter2@localhost/db", "percent-encode"),
+        ("postgresql://me:ter2@localhost/db?sslmode=nonsense", "sslmode is one of disable, "),
+    ],
+)
+def test_an_address_of_a_database_that_is_none_is_one_line_without_it(
+    taskforge: Taskforge,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    url: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv("TASKFORGE_DATABASE_URL", url)
+    outcome = taskforge(*command)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith("error: TASKFORGE_DATABASE_URL: ")
+    assert words in outcome.err
+    assert not {"hun", "ter2", "nonsense"} & set(re.findall(r"\w+", outcome.err))
 
 
 def test_a_wrong_setting_names_its_variable(

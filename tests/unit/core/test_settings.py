@@ -65,9 +65,68 @@ def test_a_password_in_a_refused_address_is_not_printed() -> None:
     assert "hunter2" not in str(refused.value)
 
 
+UNESCAPED = ["hun#ter2", "12#ter2", "hun/ter2", "12/ter2", "hun?ter2", "12?a=ter2", "hun[ter2",
+    "hun]ter2", "hun[x]ter2", "hun@1:ter2", "12@/ter2", "hun#/?[ter2"]  # fmt: skip
+
+
+@pytest.mark.parametrize("password", UNESCAPED)
+@pytest.mark.parametrize("name", ["DATABASE_URL", "LISTEN_URL"])
+def test_a_password_that_ends_an_address_early_is_not_told_but_what_to_do(
+    name: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"TASKFORGE_{name}", f"postgresql://me:{password}@localhost:5432/db")
+    with pytest.raises(ValidationError, match="percent-encode") as refused:
+        Settings()
+    assert "ter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "localhost:x/db",
+        "localhost:0/db",
+        "localhost:65536/db",
+        "[::1/db",
+        "a,,b/db",
+        "a:1,b:x/db",
+        "a/db?port=x",
+        "a/db?port=99999",
+        "a/db?sslmode=nonsense",
+        "a/db?sslmode",
+    ],
+)
+def test_what_the_driver_would_stumble_over_is_refused(rest: str) -> None:
+    for user in ("", "me:hunter2@"):
+        with pytest.raises(ValidationError) as refused:
+            Settings(database_url=f"postgresql://{user}{rest}")
+        assert "hunter2" not in str(refused.value)
+        assert "nonsense" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        "/db",
+        "me:%23%2F%3F%5B%40%25@localhost:5432/db",
+        "me@/db?host=/run/a%20b/postgres",
+        "me@a:5432,b:5433/db?target_session_attrs=primary",
+        "[::1]:5432/db?sslmode=verify-full",
+        "host:5432/db?user=me@tenant&application_name=x",
+        "?host=a,/run,[::1]:5&port=5432",
+        "host:/d%40b",
+    ],
+)
+def test_an_address_that_the_driver_takes_is_taken(rest: str) -> None:
+    url = f"postgresql://{rest}"
+    assert Settings(database_url=url).require_database_url() == url
+
+
 def test_a_password_is_not_shown_with_the_settings() -> None:
-    settings = Settings(database_url="postgresql://me:hunter2@localhost/x")
-    assert "hunter2" not in repr(settings)
+    address = "postgresql://me:hunter2@localhost/x"
+    settings = Settings(database_url=address, listen_url=address)
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "hunter2" not in shown
     assert settings.require_database_url() == "postgresql://me:hunter2@localhost/x"
 
 
