@@ -24,11 +24,12 @@ from taskforge_core.interceptor import Interceptor
 from taskforge_core.loops import Loop
 from taskforge_core.remembering import REFRESH_EVERY
 from taskforge_core.settings import Settings
-from taskforge_core.tls import UnusableCertificate, server_credentials
+from taskforge_core.tls import Certificates, UnusableCertificate
 
 log = structlog.get_logger(__name__)
 
 _READINESS_INTERVAL = timedelta(seconds=2)
+_CERTIFICATES_INTERVAL = timedelta(seconds=2)
 
 DrainHook = Callable[[], Awaitable[None]]
 """Called once when the server is to stop: end your streams, within the grace if you can."""
@@ -60,6 +61,7 @@ class GrpcServer:
         address: str,
         health: Health,
         access: Access,
+        certificates: Certificates | None,
     ) -> None:
         """Use `build_server`."""
         self.grpc_server = grpc_server
@@ -71,6 +73,11 @@ class GrpcServer:
         self._loops = (
             Loop("readiness", health.refresh, _READINESS_INTERVAL),
             Loop("access", access.refresh, REFRESH_EVERY),
+            *(
+                [Loop("certificates", certificates.refresh, _CERTIFICATES_INTERVAL)]
+                if certificates is not None
+                else []
+            ),
         )
 
     async def start(self) -> None:
@@ -80,6 +87,16 @@ class GrpcServer:
         for loop in self._loops:
             loop.start()
         log.info("serving", address=self.address)
+        if self._settings.authentication == "off":
+            log.warning(
+                "authentication_off", address=self.address, allowed="everything to everybody"
+            )
+        elif self._settings.tls_certificate is None and not is_local(self.address):
+            log.warning(
+                "keys_travel_in_plaintext",
+                address=self.address,
+                advice="set TASKFORGE_TLS_CERTIFICATE and TASKFORGE_TLS_KEY",
+            )
 
     async def stop(
         self, drain: Sequence[DrainHook] = (), *, hurry: asyncio.Event | None = None
@@ -158,18 +175,18 @@ def build_server(
             [*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server
         )
     try:
-        credentials = server_credentials(settings)
-        if credentials is None:
+        certificates = Certificates.of(settings)
+        if certificates is None:
             port = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(address, credentials)
+            port = server.add_secure_port(address, certificates.credentials())
     except UnusableCertificate as error:
         raise CannotListen(address, str(error)) from None
     except RuntimeError:
         raise CannotListen(address) from None
     if not address.startswith("unix:"):
         address = f"{address.rpartition(':')[0]}:{port}"
-    return GrpcServer(settings, server, address, health, access)
+    return GrpcServer(settings, server, address, health, access, certificates)
 
 
 def _tune_garbage_collection() -> None:

@@ -2,8 +2,9 @@
 
 gRPC asks for the files before each handshake, so what a rotation leaves on disk is served to the
 next connection, and connections that are open stay. Files that make no sense (half written, a key
-of another certificate) never replace what is served: the next connection looks again. A certificate
-whose time is over, or has not come, is served, since clocks differ; the log tells of it.
+of another certificate) never replace what is served: the next look may find better. The server
+looks every few seconds too, so that the log tells of them before a client does. A certificate whose
+time is over, or has not come, is served, since clocks differ; the log tells of it.
 """
 
 import re
@@ -24,7 +25,7 @@ from taskforge_core.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_Versions = tuple[FileVersion, ...]
+_Versions = dict[Path, FileVersion]
 
 _BLOCK = re.compile(rb"-----BEGIN ([^\n-]+)-----.+?-----END \1-----", re.DOTALL)
 
@@ -33,73 +34,78 @@ class UnusableCertificate(Exception):
     """A file cannot be read, or is not what it should be; the message tells which in one line."""
 
 
-def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """What a server listens with; None where the settings name no certificate.
-
-    Raises:
-        UnusableCertificate: There is nothing good to begin with.
-    """
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    authorities = settings.tls_client_authorities
-    certificates = Certificates(settings.tls_certificate, settings.tls_key, authorities)
-    return grpc.dynamic_ssl_server_credentials(
-        certificates.load(),
-        # The stubs do not know that None stands for no change.
-        cast("Any", certificates.load_if_changed),
-        require_client_authentication=authorities is not None,
-    )
-
-
 class Certificates:
     """A server's certificate, its key, and the authorities of its clients, as files."""
 
     def __init__(self, certificate: Path, key: Path, authorities: Path | None) -> None:
-        """Name the files; `load` reads them."""
-        self._certificate = certificate
-        self._key = key
-        self._authorities = authorities
-        self._lock = threading.Lock()
-        self._served: _Versions = ()
-        self._complained_of: _Versions = ()
-
-    def load(self) -> grpc.ServerCertificateConfiguration:
         """Read the files.
 
         Raises:
             UnusableCertificate: They are not what they should be.
         """
+        self._certificate = certificate
+        self._key = key
+        self._authorities = authorities
+        self._lock = threading.Lock()
         # Looked at before they are read: a write in between is seen as a change.
-        version = self._versions()
-        configuration = self._read()
-        self._served = version
-        return configuration
+        self._read_at = self._complained_of = self._versions()
+        self._good = self._served = self._read()
 
-    def load_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
+    @classmethod
+    def of(cls, settings: Settings) -> "Certificates | None":
+        """Those that the settings name, if they name any.
+
+        Raises:
+            UnusableCertificate: There is nothing good to begin with.
+        """
+        if settings.tls_certificate is None or settings.tls_key is None:
+            return None
+        return cls(settings.tls_certificate, settings.tls_key, settings.tls_client_authorities)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """What a server listens with."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._served,
+            # The stubs do not know that None stands for no change.
+            cast("Any", self._take_news),
+            require_client_authentication=self._authorities is not None,
+        )
+
+    async def refresh(self) -> None:
+        """Look whether files have changed, and tell what became of them; a pass of a loop."""
+        with self._lock:
+            self._look()
+
+    def _take_news(self) -> grpc.ServerCertificateConfiguration | None:
         """What gRPC is to serve from now on; None for what it serves already.
 
         Called by gRPC's threads before each handshake; never raises.
         """
         with self._lock:
-            version = self._versions()
-            if version == self._served:
+            self._look()
+            if self._good is self._served:
                 return None
-            try:
-                configuration = self.load()
-            except UnusableCertificate as error:
-                if version != self._complained_of:
-                    self._complained_of = version
-                    log.warning("certificate_unusable", why=str(error), serving="the last good one")
-                return None
-            log.info("certificate_reloaded", file=str(self._certificate))
-            return configuration
+            self._served = self._good
+            return self._good
+
+    def _look(self) -> None:
+        versions = self._versions()
+        if versions == self._read_at:
+            return
+        try:
+            self._good = self._read()
+        except UnusableCertificate as error:
+            if versions != self._complained_of:
+                self._complained_of = versions
+                log.warning("certificate_unusable", why=str(error), serving="the last good one")
+            return
+        changed = [str(file) for file in versions if versions[file] != self._read_at[file]]
+        self._read_at = versions
+        log.info("certificate_reloaded", files=changed)
 
     def _versions(self) -> _Versions:
-        return tuple(
-            version_of(file)
-            for file in (self._certificate, self._key, self._authorities)
-            if file is not None
-        )
+        files = (self._certificate, self._key, self._authorities)
+        return {file: version_of(file) for file in files if file is not None}
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         certificate = _bytes_of("tls_certificate", self._certificate)

@@ -332,6 +332,25 @@ async def test_an_address_that_is_taken_is_an_error() -> None:
             build_server(Settings(), server.address, [], ready=always, access=OPEN)
 
 
+@pytest.mark.parametrize(
+    ("authentication", "address", "warnings"),
+    [
+        ("on", "127.0.0.1:0", []),
+        ("off", "127.0.0.1:0", ["authentication_off"]),
+        ("on", "0.0.0.0:0", ["keys_travel_in_plaintext"]),
+    ],
+)
+async def test_what_lets_others_in_is_told_when_it_starts(
+    authentication: Any, address: str, warnings: list[str]
+) -> None:
+    settings = Settings(authentication=authentication)
+    server = build_server(settings, address, [], ready=always, access=OPEN)
+    with capture_logs() as logs:
+        await server.start()
+        await server.stop(hurry=at_once())
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == warnings
+
+
 async def test_with_reuse_port_two_servers_share_an_address() -> None:
     settings = Settings(reuse_port=True)
     async with running(queue_service(fake_queues()), settings=settings) as (server, _):

@@ -14,11 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
+from tests.integration.core.serving import at_once
 
 from taskforge_core.access import Access
 from taskforge_core.authentication import NoAuthenticator
 from taskforge_core.grpc_server import CannotListen, GrpcServer, build_server
 from taskforge_core.settings import Settings
+from taskforge_core.tls import Certificates
 
 HOST = "127.0.0.1"
 
@@ -89,7 +91,7 @@ async def started(settings: Settings) -> GrpcServer:
 async def server(files: Files) -> AsyncIterator[GrpcServer]:
     server = await started(files.settings())
     yield server
-    await server.grpc_server.stop(None)
+    await server.stop(hurry=at_once())
 
 
 async def served(server: GrpcServer, files: Files) -> int:
@@ -147,7 +149,9 @@ async def test_new_connections_get_the_certificate_that_lies_on_disk(
         files.write(files.issue())
         assert await served(server, files) == serial_of(files.leaf)
         assert await served(server, files) == serial_of(files.leaf)
-    assert [line["event"] for line in logs] == ["certificate_reloaded"]
+    (line,) = logs
+    assert line["event"] == "certificate_reloaded"
+    assert line["files"] == [str(files.certificate), str(files.key)]
     assert await check(server, files.client()) == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -192,6 +196,34 @@ async def test_garbage_keeps_the_last_good_certificate_and_is_told_once(
     assert await served(server, files) == serial_of(files.leaf)
 
 
+async def test_changed_files_are_looked_at_without_a_connection_too(files: Files) -> None:
+    files.authorities.write_bytes(files.ca.cert_pem.bytes())
+    certificates = Certificates.of(files.settings(mutual=True))
+    assert certificates is not None
+    files.authorities.write_bytes(b"garbage")
+    with capture_logs() as logs:
+        for _ in range(2):
+            await certificates.refresh()
+    (line,) = logs
+    assert line["event"] == "certificate_unusable"
+    assert str(files.authorities) in line["why"]
+    files.authorities.write_bytes(trustme.CA().cert_pem.bytes())
+    with capture_logs() as logs:
+        for _ in range(2):
+            await certificates.refresh()
+    (line,) = logs
+    assert (line["event"], line["files"]) == ("certificate_reloaded", [str(files.authorities)])
+
+
+async def test_what_was_found_without_a_connection_is_served_to_the_next(files: Files) -> None:
+    certificates = Certificates.of(files.settings())
+    assert certificates is not None
+    files.write(files.issue())
+    await certificates.refresh()
+    assert certificates._take_news() is certificates._good
+    assert certificates._take_news() is None
+
+
 async def test_a_key_of_another_certificate_waits_for_its_own(
     server: GrpcServer, files: Files
 ) -> None:
@@ -226,7 +258,7 @@ async def test_a_certificate_outside_of_its_time_is_told_when_it_is_loaded(
     assert logs[0]["file"] == str(files.certificate)
     with capture_logs() as logs:
         other = await started(files.settings())
-        await other.grpc_server.stop(None)
+        await other.stop(hurry=at_once())
     assert logs[0]["event"] == event
     files.write(files.issue())
     with capture_logs() as logs:
@@ -257,7 +289,7 @@ async def test_with_client_authorities_only_their_clients_are_served(files: File
                 await check(server, files.client(stranger))
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     finally:
-        await server.grpc_server.stop(None)
+        await server.stop(hurry=at_once())
 
 
 async def test_client_authorities_change_without_a_restart(files: Files) -> None:
@@ -276,7 +308,7 @@ async def test_client_authorities_change_without_a_restart(files: Files) -> None
         with pytest.raises(grpc.aio.AioRpcError):
             await check(server, old_client)
     finally:
-        await server.grpc_server.stop(None)
+        await server.stop(hurry=at_once())
 
 
 def _encrypted(leaf: trustme.LeafCert) -> bytes:
