@@ -56,10 +56,11 @@ def bench_peers(
     try:
         run.compare_all(chosen)
     finally:
-        # What is known when something fails, too.
-        print_rich(table_of(run.ratios))
-        if json is not None:
-            write_json(run.ratios, skipped, json)
+        # When something fails, what is known by then.
+        if run.ratios:
+            print_rich(table_of(run.ratios))
+            if json is not None:
+                write_json(run.ratios, skipped, json)
 
 
 class Run:
