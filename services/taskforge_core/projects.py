@@ -115,7 +115,7 @@ class Projects:
         if call.project_id is None:
             return None
         known = self._remembered.peek(self._found_by_id(call, call.project_id))
-        return _disabled(known) if known is not None and known.is_disabled else None
+        return project_disabled(known.id) if known is not None and known.is_disabled else None
 
     async def refresh(self, calls: Iterable[Call] = ()) -> None:
         """Read anew what calls use, and what those that are open are about; the pass of a loop."""
@@ -178,7 +178,7 @@ def _key(caller: Caller, project_id: str) -> ProjectKey | None:
 
 def _check(project: Project, request_bytes: int) -> None:
     if project.is_disabled:
-        raise _disabled(project)
+        raise project_disabled(project.id)
     limit = project.max_request_bytes
     if limit is not None and request_bytes > limit:
         raise ResourceExhausted(
@@ -188,13 +188,14 @@ def _check(project: Project, request_bytes: int) -> None:
         )
 
 
-def _disabled(project: Project) -> FailedPrecondition:
+def project_disabled(project_id: UUID) -> FailedPrecondition:
+    """The error for a call about a project that is disabled, or by a credential of such a one."""
     return FailedPrecondition(
         "PROJECT_DISABLED",
         "the project is disabled",
-        metadata={"project": str(project.id)},
+        metadata={"project": str(project_id)},
         precondition=PreconditionViolation(
-            "PROJECT_STATE", f"projects/{project.id}", "it is disabled"
+            "PROJECT_STATE", f"projects/{project_id}", "it is disabled"
         ),
     )
 

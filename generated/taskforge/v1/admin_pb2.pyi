@@ -93,7 +93,9 @@ class Project(_message.Message):
     name: _builtins.str
     """Unique within the organisation, 1 to 100 characters."""
     is_enabled: _builtins.bool
-    """False: calls about the project are refused with FAILED_PRECONDITION (`PROJECT_DISABLED`)."""
+    """False: calls about the project, and those by a credential that is bound to it, are refused with
+    FAILED_PRECONDITION (`PROJECT_DISABLED`), and its open streams end within 5 s.
+    """
     @_builtins.property
     def disabled_at(self) -> _timestamp_pb2.Timestamp:
         """When it was disabled, by the database's clock. Not set while it is enabled."""

@@ -34,8 +34,9 @@ class AdminServiceStub:
     project, rules every organisation; what needs that is refused to others with `PERMISSION_MISSING`
     whose `permission` is `operator`. A credential that is bound to a project sees that project, its
     keys and its entries alone, and changes keys only; any other change is refused to it with
-    `PERMISSION_MISSING` whose `permission` is `admin`. Whatever the caller may not see is answered as
-    if it did not exist.
+    `PERMISSION_MISSING` whose `permission` is `admin`. While its project is disabled it may do nothing
+    at all: FAILED_PRECONDITION (`PROJECT_DISABLED`). Whatever the caller may not see is answered as if it
+    did not exist.
 
     Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
     UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`, `SERVER_DRAINING`), with
@@ -104,8 +105,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     project, rules every organisation; what needs that is refused to others with `PERMISSION_MISSING`
     whose `permission` is `operator`. A credential that is bound to a project sees that project, its
     keys and its entries alone, and changes keys only; any other change is refused to it with
-    `PERMISSION_MISSING` whose `permission` is `admin`. Whatever the caller may not see is answered as
-    if it did not exist.
+    `PERMISSION_MISSING` whose `permission` is `admin`. While its project is disabled it may do nothing
+    at all: FAILED_PRECONDITION (`PROJECT_DISABLED`). Whatever the caller may not see is answered as if it
+    did not exist.
 
     Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
     UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`, `SERVER_DRAINING`), with
@@ -170,8 +172,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     project, rules every organisation; what needs that is refused to others with `PERMISSION_MISSING`
     whose `permission` is `operator`. A credential that is bound to a project sees that project, its
     keys and its entries alone, and changes keys only; any other change is refused to it with
-    `PERMISSION_MISSING` whose `permission` is `admin`. Whatever the caller may not see is answered as
-    if it did not exist.
+    `PERMISSION_MISSING` whose `permission` is `admin`. While its project is disabled it may do nothing
+    at all: FAILED_PRECONDITION (`PROJECT_DISABLED`). Whatever the caller may not see is answered as if it
+    did not exist.
 
     Every call may be answered with UNAUTHENTICATED (`permission.proto` tells how to authenticate), with
     UNAVAILABLE (`DATABASE_UNAVAILABLE`, `SIGNING_KEYS_UNAVAILABLE`, `SERVER_DRAINING`), with

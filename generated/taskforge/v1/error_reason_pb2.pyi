@@ -139,7 +139,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `permission`, such as `job:write`.
     """
     ERROR_REASON_PROJECT_DISABLED: _ErrorReason.ValueType  # 33
-    """FAILED_PRECONDITION: the project is disabled. Metadata: `project`."""
+    """FAILED_PRECONDITION: the project that the call is about, or that its credential is bound to, is
+    disabled. Metadata: `project`.
+    """
     ERROR_REASON_ORGANISATION_NOT_FOUND: _ErrorReason.ValueType  # 34
     """NOT_FOUND: there is no such organisation that the caller may see. Metadata: `organisation`."""
     ERROR_REASON_API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 35
@@ -287,7 +289,9 @@ ERROR_REASON_PERMISSION_MISSING: ErrorReason.ValueType  # 32
 `permission`, such as `job:write`.
 """
 ERROR_REASON_PROJECT_DISABLED: ErrorReason.ValueType  # 33
-"""FAILED_PRECONDITION: the project is disabled. Metadata: `project`."""
+"""FAILED_PRECONDITION: the project that the call is about, or that its credential is bound to, is
+disabled. Metadata: `project`.
+"""
 ERROR_REASON_ORGANISATION_NOT_FOUND: ErrorReason.ValueType  # 34
 """NOT_FOUND: there is no such organisation that the caller may see. Metadata: `organisation`."""
 ERROR_REASON_API_KEY_NOT_FOUND: ErrorReason.ValueType  # 35

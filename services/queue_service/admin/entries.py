@@ -19,6 +19,7 @@ class Entries:
         Raises:
             InvalidArgument: `INVALID_PAGE_TOKEN`.
             NotFound: `ORGANISATION_NOT_FOUND`, `PROJECT_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
         reach = Reach.of_caller()
         async with self._engine.connect() as connection:

@@ -35,6 +35,7 @@ class Keys:
                 (`CERTIFICATE_NAME_TAKEN`).
             InvalidArgument: It would expire before it is made (`INVALID_REQUEST`).
             NotFound: `ORGANISATION_NOT_FOUND`, `PROJECT_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
             PermissionDenied: The caller cannot give what it has not, or a certificate's name
                 (`PERMISSION_MISSING`).
         """
@@ -82,6 +83,7 @@ class Keys:
 
         Raises:
             NotFound: `API_KEY_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
         reach = Reach.of_caller()
         async with self._engine.connect() as connection:
@@ -93,6 +95,7 @@ class Keys:
         Raises:
             InvalidArgument: `INVALID_PAGE_TOKEN`.
             NotFound: `ORGANISATION_NOT_FOUND`, `PROJECT_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
         reach = Reach.of_caller()
         async with self._engine.connect() as connection:
@@ -107,6 +110,7 @@ class Keys:
 
         Raises:
             NotFound: `API_KEY_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
         reach = Reach.of_caller()
         async with self._engine.begin() as connection:

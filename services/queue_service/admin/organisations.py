@@ -63,6 +63,7 @@ class Organisations:
 
         Raises:
             NotFound: `ORGANISATION_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
         reach = Reach.of_caller()
         async with self._engine.connect() as connection:
@@ -74,9 +75,12 @@ class Organisations:
 
         Raises:
             InvalidArgument: `INVALID_PAGE_TOKEN`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
-        rows = select(organisations).where(Reach.of_caller().organisations())
+        reach = Reach.of_caller()
+        rows = select(organisations).where(reach.organisations())
         async with self._engine.connect() as connection:
+            await reach.require_enabled(connection)
             page, token = await page_by_name(connection, request, organisations, rows)
         return pb.ListOrganisationsResponse(
             organisations=map(organisation_message, page), next_page_token=token

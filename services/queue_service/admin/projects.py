@@ -79,6 +79,7 @@ class TenantProjects:
 
         Raises:
             NotFound: `PROJECT_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
         reach = Reach.of_caller()
         async with self._engine.connect() as connection:
@@ -90,6 +91,7 @@ class TenantProjects:
         Raises:
             InvalidArgument: `INVALID_PAGE_TOKEN`.
             NotFound: `ORGANISATION_NOT_FOUND`.
+            FailedPrecondition: `PROJECT_DISABLED`.
         """
         reach = Reach.of_caller()
         async with self._engine.connect() as connection:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from taskforge_core.callers import ADMIN, PERMISSION_NAMES, Caller, Permission, current_caller
 from taskforge_core.errors import NotFound, PermissionDenied
 from taskforge_core.ids import DEFAULT_ORGANISATION_ID
+from taskforge_core.projects import project_disabled
 from taskforge_core.tables import api_keys, organisations, projects
 
 OPERATOR = "operator"
@@ -78,6 +79,21 @@ class Reach:
                 name, f"the credential lacks the permission {name}, so it cannot give it"
             )
 
+    async def require_enabled(self, connection: AsyncConnection) -> None:
+        """Let a credential of one project do nothing while that is disabled.
+
+        Whatever is looked up here asks by itself.
+
+        Raises:
+            FailedPrecondition: `PROJECT_DISABLED`.
+        """
+        if self.project_id is None:
+            return
+        # A token may name another organisation's project: that one's state is not for its bearer.
+        own = select(projects.c.disabled_at).where(self.projects())
+        if (await connection.execute(own)).scalar_one_or_none() is not None:
+            raise project_disabled(self.project_id)
+
     async def organisation(
         self, connection: AsyncConnection, named: str, *, lock: bool = False
     ) -> RowMapping:
@@ -85,6 +101,7 @@ class Reach:
 
         Raises:
             NotFound: There is none that the caller may see (`ORGANISATION_NOT_FOUND`).
+            FailedPrecondition: As `require_enabled`.
         """
         sought = UUID(named) if named else self.organisation_id
         row = await self._find(connection, organisations, sought, self.organisations(), lock)
@@ -104,6 +121,7 @@ class Reach:
 
         Raises:
             NotFound: There is none that the caller may see (`PROJECT_NOT_FOUND`).
+            FailedPrecondition: As `require_enabled`.
         """
         visible = self.projects()
         if organisation_id is not None:
@@ -120,6 +138,7 @@ class Reach:
 
         Raises:
             NotFound: There is none that the caller may see (`API_KEY_NOT_FOUND`).
+            FailedPrecondition: As `require_enabled`.
         """
         row = await self._find(connection, api_keys, UUID(named), self.owned(api_keys), lock)
         if row is None:
@@ -151,6 +170,7 @@ class Reach:
 
         Raises:
             NotFound: `ORGANISATION_NOT_FOUND`, `PROJECT_NOT_FOUND`.
+            FailedPrecondition: As `require_enabled`.
         """
         organisation_id: UUID = (await self.organisation(connection, organisation))["id"]
         statement = select(table).where(
@@ -169,6 +189,7 @@ class Reach:
         visible: ColumnElement[bool],
         lock: bool,
     ) -> RowMapping | None:
+        await self.require_enabled(connection)
         statement = select(table).where(table.c.id == sought, visible)
         if lock:
             # Rows that refer to it may come meanwhile.

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from grpc import StatusCode
-from tests.support.rpcs import FILES, METHODS, Answer, Contract
+from tests.support.rpcs import FILES, METHODS, Answer, Contract, message
 from tests.support.snapshots import unchanged
-from tests.support.tenants import Tenant, bearer, insert_key
+from tests.support.tenants import Tenant, bearer, insert_key, key_id
 from tests.support.things import nothing, things_of
 from tests.support.valid_requests import NAMES_NOTHING, REQUESTS, request
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 from taskforge_core.callers import ALL_PERMISSIONS, PERMISSION_NAMES
 from taskforge_core.database import Database
@@ -26,6 +26,9 @@ NOT_THERE = {StatusCode.NOT_FOUND, StatusCode.ABORTED}
 
 OF_OPERATORS = {"CreateOrganisation"}
 """The permission is not enough for them."""
+
+OF_ORGANISATIONS = OF_OPERATORS | {"UpdateOrganisation", "CreateProject", "UpdateProject"}
+"""They are not for credentials of one project."""
 
 
 def test_every_service_of_the_contract_is_looked_at() -> None:
@@ -79,3 +82,46 @@ async def test_the_table_of_who_may_call_what(
     for name, answers in rows.items():
         cells = (f"{answer.code.name} {answer.reason}".strip() for answer in answers)
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+async def test_a_credential_of_a_disabled_project_does_nothing_at_all(
+    contract: Contract, database: Database, own: Tenant
+) -> None:
+    mine = await things_of(database, contract, own)
+    of_project = await insert_key(database.hot, own.organisation_id, project_id=own.project_id)
+    bound, all_of_it = bearer(of_project), bearer(own.key)
+    requests = {name: request(name, mine) for name in METHODS}
+    # What it could see: things of its project, which are named by their ids.
+    for name in ("GetApiKey", "RevokeApiKey"):
+        requests[name] = message(name, api_key_id=str(key_id(of_project)))
+    await database.hot.execute(
+        "UPDATE taskforge.projects SET disabled_at = now() WHERE id = $1", own.project_id
+    )
+
+    async def both_servers_know() -> bool:
+        answers = [
+            await contract.send(name, bound, requests[name]) for name in ("GetQueue", "GetJob")
+        ]
+        return {answer.reason for answer in answers} == {"PROJECT_DISABLED"}
+
+    await eventually(both_servers_know, "both servers know")
+    async with unchanged(database.hot):
+        for name in METHODS:
+            answer = await contract.send(name, bound, requests[name], patience=PATIENCE)
+            if answer.code is StatusCode.PERMISSION_DENIED:
+                assert name in OF_ORGANISATIONS, (name, answer)
+            else:
+                assert answer.reason == "PROJECT_DISABLED", (name, answer)
+                assert answer.metadata == {"project": str(own.project_id)}, name
+    # Whoever manages the whole organisation looks at it, and enables it again.
+    seen = await contract.send("GetProject", all_of_it, requests["GetProject"])
+    assert seen.code is StatusCode.OK
+    enable = message(
+        "UpdateProject",
+        project_id=mine.project,
+        is_enabled=True,
+        update_mask={"paths": ["is_enabled"]},
+    )
+    assert (await contract.send("UpdateProject", all_of_it, enable)).code is StatusCode.OK
+    seen = await contract.send("GetProject", bound, requests["GetProject"])
+    assert seen.code is StatusCode.OK
