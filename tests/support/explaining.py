@@ -82,7 +82,7 @@ class Explainer:
         call = f"EXECUTE {name} ({', '.join(values)})" if values else f"EXECUTE {name}"
         async with self.apart():
             text = await self._connection.fetchval(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}"
+                f"EXPLAIN (ANALYZE, BUFFERS, WAL, FORMAT JSON) {call}"
             )
         self.plan = _flat(json.loads(text)[0]["Plan"])
 
@@ -110,6 +110,26 @@ class Explainer:
         """How many blocks of 8 KiB the last plan looked at, each as often as it did."""
         top = self.plan[0]
         return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
+
+    @property
+    def wal_records(self) -> int:
+        """How many records the last statement wrote to the write-ahead log."""
+        return self._written("WAL Records")
+
+    @property
+    def wal_bytes(self) -> int:
+        """How many bytes they have, without those of whole pages (the first after a checkpoint)."""
+        return self._written("WAL Bytes") - 8192 * self._written("WAL FPI")
+
+    def _written(self, what: str) -> int:
+        """Summed over the nodes: the top one knows nothing of a writing CTE that nobody reads."""
+        own = (
+            node.get(what, 0) - sum(child.get(what, 0) for child in node.get("Plans", []))
+            for node in self.plan
+            # It counts what the CTE wrote, which counts it too.
+            if node["Node Type"] != "CTE Scan"
+        )
+        return sum(max(0, each) for each in own)
 
 
 class KeptPlans(Explainer):
