@@ -41,8 +41,14 @@ class Arrivals:
             del self._under_way[arrived]
             self._arrived[arrived] = moment
 
+    def ended(self, lease_seq: int, moment: float) -> None:
+        """A lease is held no longer: most often since the worker has settled it, and so knew it."""
+        if lease_seq in self._under_way:
+            self.confirm(lease_seq, moment)
+        self._arrived.pop(lease_seq, None)
+
     def forget(self, lease_seq: int) -> None:
-        """A lease is held no longer."""
+        """A lease is held no longer, and its worker may never have known it."""
         self._under_way.pop(lease_seq, None)
         self._arrived.pop(lease_seq, None)
 

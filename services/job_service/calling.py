@@ -27,6 +27,7 @@ from taskforge_core.errors import (
     PreconditionViolation,
     Unavailable,
 )
+from taskforge_core.ids import parse_id
 from taskforge_core.projects import Projects
 from taskforge_core.retrying import Released
 from taskforge_core.tokens import NO_STREAM, STREAM, token_head
@@ -166,7 +167,7 @@ class Calls:
         subscription = Subscription(project_id, queue_ids, tuple(sorted(set(request.job_types))))
         return Demand(
             subscription=subscription,
-            session_id=UUID(request.session_id),
+            session_id=parse_id(request.session_id),
             call_id=uuid.uuid4(),
             worker_id=request.worker_id,
             is_stream=is_stream,

@@ -185,15 +185,15 @@ class Demand:
         """Stop counting a lease that has ended; its token, or None if it was not counted."""
         for dropped in self.dropped:
             dropped.add(lease_seq)
-        self._withdraw(lease_seq)
-        # Most end by the worker's settle.
-        self.arrivals.confirm(lease_seq, time.monotonic())
-        self.arrivals.forget(lease_seq)
+        if lease_seq in self.unsent:
+            self._withdraw(lease_seq)
+        self.arrivals.ended(lease_seq, time.monotonic())
         payload_bytes = self.held.pop(lease_seq, None)
         if payload_bytes is None:
             return None
         self.held_bytes -= payload_bytes
-        self.told_cancelled.discard(lease_seq)
+        if self.told_cancelled:
+            self.told_cancelled.discard(lease_seq)
         return self.tokens.pop(lease_seq)
 
     def set_terms(self, max_in_flight: int, *, draining: bool, seen: int) -> bool:

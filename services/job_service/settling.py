@@ -15,6 +15,7 @@ from taskforge_core.batching import Batcher
 from taskforge_core.database import Database
 from taskforge_core.ending import EndedLease, LeaseKey, end_leases
 from taskforge_core.errors import Aborted, TaskForgeError, to_status
+from taskforge_core.ids import parse_id
 from taskforge_core.json_documents import check_json
 from taskforge_core.projects import Projects
 from taskforge_core.retrying import Ending, Failed, Released, Snoozed, Succeeded
@@ -121,7 +122,7 @@ class Settler:
             else:
                 async with connection.transaction():
                     ended = await end_leases(connection, project_id, endings, answered=True)
-            statuses = {(lease.job_id, lease.lease_seq): lease.status for lease in ended}
+            statuses = {lease.key: lease.status for lease in ended}
             missing = [key for key in endings if key not in statuses]
             if missing:
                 # A statement of its own, so that it sees whatever ended these leases.
@@ -147,7 +148,7 @@ def lease_lost(token: LeaseToken) -> Aborted:
 
 @lru_cache(maxsize=4096)
 def _project_id(hexadecimal: str) -> UUID:
-    return UUID(hexadecimal)
+    return parse_id(hexadecimal)
 
 
 def _settle(settlement: pb.Settlement, place: int | None = None) -> Settle:

@@ -61,12 +61,12 @@ class Waker:
             by_session[lease.session_id].append(lease)
         elsewhere = []
         for session_id, leases in by_session.items():
-            lease_seqs = [lease.lease_seq for lease in leases]
+            lease_seqs = [lease.key[1] for lease in leases]
             if not self._dispatcher.leases_ended(project_id, session_id, lease_seqs):
                 elsewhere += [
-                    f"{project_id}:{session_id}:{lease.lease_seq:x}"
+                    f"{project_id}:{session_id}:{lease.key[1]:x}"
                     for lease in leases
-                    if counted is None or (lease.job_id, lease.lease_seq) in counted
+                    if counted is None or lease.key in counted
                 ]
         if elsewhere:
             self._notifier.notify("ended", *elsewhere)

@@ -49,8 +49,7 @@ LeaseKey = tuple[str, int]
 class EndedLease:
     """A lease that was ended, and where its job stands now. Hot, and so not frozen."""
 
-    job_id: str
-    lease_seq: int
+    key: LeaseKey
     queue_id: UUID
     session_id: UUID
     status: JobStatus
@@ -202,9 +201,9 @@ async def _finish(
     ended: list[EndedLease] = []
     for row in rows:
         queue_id, session_id, status, places = row.values()
-        for place in places:
-            job_id, lease_seq = keys[place - 1]
-            ended.append(EndedLease(job_id, lease_seq, queue_id, session_id, STATUS_OF[status]))
+        ended += [
+            EndedLease(keys[place - 1], queue_id, session_id, STATUS_OF[status]) for place in places
+        ]
     return ended
 
 
@@ -212,13 +211,13 @@ async def _dead_letter(
     executor: Executor, project_id: UUID, ended: list[EndedLease]
 ) -> list[EndedLease]:
     """Make the jobs that failed ones leave behind in dead-letter queues, in this transaction."""
-    failed = [lease.job_id for lease in ended if lease.status is JobStatus.FAILED]
+    failed = [lease.key[0] for lease in ended if lease.status is JobStatus.FAILED]
     if not failed:
         return ended
     rows = await dead_letter_jobs(executor, project_id, failed, [uuid7() for _ in failed])
     targets = {row["id"]: row["target_id"] for row in rows}
     return [
-        replace(lease, dead_letter_queue_id=targets.get(lease.job_id)) if targets else lease
+        replace(lease, dead_letter_queue_id=targets.get(lease.key[0])) if targets else lease
         for lease in ended
     ]
 
@@ -244,13 +243,8 @@ async def _return(
         [failure for _, _, failure in returns],
         answered=answered,
     )
-    return [
-        EndedLease(
-            row["id"],
-            row["lease_seq"],
-            row["queue_id"],
-            holders[row["id"], row["lease_seq"]],
-            STATUS_OF[row["status"]],
-        )
-        for row in rows
-    ]
+    ended = []
+    for row in rows:
+        key = (row["id"], row["lease_seq"])
+        ended.append(EndedLease(key, row["queue_id"], holders[key], STATUS_OF[row["status"]]))
+    return ended

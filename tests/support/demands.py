@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from job_service.demanding import Demand, Leased, Subscription
 from taskforge.v1 import job_pb2
-from taskforge_core.ids import DEFAULT_PROJECT_ID
+from taskforge_core.ids import DEFAULT_PROJECT_ID, parse_id
 from taskforge_core.tokens import STREAM, token_head
 
 
@@ -29,7 +29,7 @@ def demand(
     """A call that takes jobs; `fields` are further ones of `Demand`."""
     return Demand(
         subscription=Subscription(project_id, queue_ids, job_types),
-        session_id=session_id or uuid4(),
+        session_id=session_id or parse_id(str(uuid4())),
         call_id=uuid4(),
         worker_id="worker",
         is_stream=True,

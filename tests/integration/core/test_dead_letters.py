@@ -148,7 +148,7 @@ async def test_what_does_not_fail_leaves_none(database: Database, ending: Ending
     queue_id, dead = await queues(database)
     [key, failing] = await leased(database, queue_id, 2)
     ended = await end(database, {key: ending, failing: FATAL})
-    targets = {each.job_id: each.dead_letter_queue_id for each in ended}
+    targets = {each.key[0]: each.dead_letter_queue_id for each in ended}
     assert targets == {key[0]: None, failing[0]: dead}
     assert len(await dead_letters(database, dead)) == 1
 
@@ -171,7 +171,7 @@ async def test_jobs_of_several_queues_go_each_to_its_own(database: Database) -> 
         key for queue_id in (first, second, without) for key in await leased(database, queue_id, 2)
     ]
     ended = await end(database, dict.fromkeys(keys, FATAL))
-    targets = {each.job_id: each.dead_letter_queue_id for each in ended}
+    targets = {each.key[0]: each.dead_letter_queue_id for each in ended}
     assert [targets[key[0]] for key in keys] == [first_dead] * 2 + [second_dead] * 2 + [None] * 2
     assert len(await dead_letters(database, first_dead)) == 2
     assert len(await dead_letters(database, second_dead)) == 2

@@ -156,7 +156,7 @@ async def test_each_ending_takes_the_job_where_the_decision_says(
     job = await row_of(database, "jobs", key)
     async with database.hot.acquire() as connection, connection.transaction():
         [ended] = await end_leases(connection, DEFAULT_PROJECT_ID, {key: ending}, answered=True)
-    assert (ended.job_id, ended.lease_seq, ended.status) == (*key, status)
+    assert (ended.key, ended.status) == (key, status)
     assert (ended.queue_id, ended.session_id) == (job["queue_id"], job["session_id"])
     assert await statuses(database.hot, [UUID(key[0])]) == [status]
     finished = status in {JobStatus.SUCCEEDED, JobStatus.FAILED}
@@ -200,7 +200,7 @@ async def test_a_mixed_batch_ends_each_in_its_way_and_leaves_out_the_stale(
     }
     async with database.hot.acquire() as connection, connection.transaction():
         ended = await end_leases(connection, DEFAULT_PROJECT_ID, endings, answered=True)
-    assert {(lease.job_id, lease.lease_seq): lease.status for lease in ended} == {
+    assert {lease.key: lease.status for lease in ended} == {
         succeeding: JobStatus.SUCCEEDED,
         failing: JobStatus.FAILED,
         releasing: JobStatus.PENDING,
