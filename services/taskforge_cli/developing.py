@@ -121,6 +121,7 @@ def _welcome(launcher: "Launcher", settings: "Settings") -> str:
         "In any other language, or with grpcurl:",
         *_without_us(launcher, settings),
         "",
+        *_to_manage(launcher, settings),
         "Ctrl-C stops it; the jobs stay.",
         "",
     ]
@@ -157,6 +158,23 @@ def _without_us(launcher: "Launcher", settings: "Settings") -> list[str]:
     request = shlex.quote('{"queue": "emails"}')
     words += ["-d", request, launcher.queue_address, _STATS_METHOD]
     return [*lines, f"  {' '.join(words)}"]
+
+
+def _to_manage(launcher: "Launcher", settings: "Settings") -> list[str]:
+    """What makes an operator; nobody is needed to be one while authentication is off."""
+    if launcher.key_file is None:
+        return []
+    command = f"  {_own_command()} admin bootstrap"
+    if settings.database_url is None:
+        # It holds no password: its socket is the way in, which others have none to.
+        command += f" --database-url {shlex.quote(launcher.database_url)}"
+        heading = "To manage organisations and quotas too, make an operator's key:"
+    else:
+        heading = (
+            "To manage organisations and quotas too, make an operator's key, with"
+            " TASKFORGE_DATABASE_URL set to this database:"
+        )
+    return [heading, command, ""]
 
 
 def _own_command() -> str:

@@ -21,7 +21,7 @@ from taskforge_cli.identifying import tls_of
 from taskforge_cli.kept_postgres import KeptPostgres
 from taskforge_cli.ports import ReservedPort
 from taskforge_cli.processes import ChildProcess, how_it_ended, python_command, restart_pause
-from taskforge_core.local_key import ensure_local_key
+from taskforge_core.local_key import KeyRefused, ensure_local_key
 from taskforge_core.migrating import migrate
 from taskforge_core.settings import Settings
 from taskforge_sdk import Tls
@@ -160,7 +160,7 @@ class Launcher:
 
         Raises:
             LaunchError: A service ended, or did not get ready within a minute; or the key or the
-                files of TLS cannot be used.
+                files of TLS cannot be used; or the database is one that others use.
             PortUnavailable: A port is in use.
             EmbeddedPostgresError: Postgres cannot start; its data folder may be in use.
             OSError, asyncpg.PostgresError, SchemaIsNewer: The database cannot be migrated.
@@ -240,7 +240,15 @@ class Launcher:
         if self._settings.authentication == "off":
             return
         try:
-            self._api_key = await ensure_local_key(direct_url, self._key_file)
+            self._api_key = await ensure_local_key(
+                direct_url, self._key_file, shared=self._settings.database_url is not None
+            )
+        except KeyRefused as error:
+            raise LaunchError(
+                f"{error}, so no key is made there: put one of yours into {self._key_file}"
+                " (taskforge admin key create makes one, or taskforge admin bootstrap), or use"
+                " another database"
+            ) from error
         except PermissionError as error:
             raise LaunchError(f"cannot keep the API key in {self._key_file}: {error}") from error
 

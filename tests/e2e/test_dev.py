@@ -7,9 +7,12 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from tests.support.dev_system import Command, DevSystem, environment
+from tests.conftest import run_apart
+from tests.support.dev_system import Command, DevSystem, command_line, environment
 from tests.support.processes import PATIENCE, until, until_gone
 
+from taskforge_core.bootstrapping import bootstrap
+from taskforge_core.migrating import migrate
 from taskforge_sdk import Job, JobStatus
 
 TASKS = """
@@ -86,6 +89,55 @@ def test_the_first_steps_of_a_stranger(open_folder: Path) -> None:
         assert "Traceback" not in dev.err.text
         seen_by_others = " ".join([dev.out.text, dev.err.text, *children.values()])
         assert key.rpartition("_")[2] not in seen_by_others
+
+
+def test_the_operators_key_that_it_tells_how_to_make_manages_organisations(
+    open_folder: Path,
+) -> None:
+    with DevSystem(open_folder / "data") as dev:
+        refused = dev.taskforge("admin", "organisation", "create", "acme")
+        assert refused.returncode == 1
+        (make_key,) = _pasted(dev.out.text, "To manage organisations and quotas too, ")
+        key_file = open_folder / "operator.key"
+        made = subprocess.run(
+            ["/bin/sh", "-ec", f"umask 077; {make_key} > {key_file}"],
+            env=environment(),
+            timeout=PATIENCE,
+            check=True,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert "Made a key of the operator default" in made.stderr
+        operator = {"TASKFORGE_API_KEY_FILE": str(key_file)}
+        created = dev.taskforge("admin", "organisation", "create", "acme", variables=operator)
+        assert (created.returncode, created.stderr) == (0, "")
+        audit = dev.taskforge("admin", "audit", variables=operator).stdout
+        assert "taskforge dev" in audit
+
+
+def test_a_database_that_others_have_keys_of_is_one_line_and_gets_no_key(
+    empty_database_url: str, open_folder: Path
+) -> None:
+    run_apart(migrate(empty_database_url))
+    run_apart(bootstrap(empty_database_url))
+    refused = subprocess.run(
+        command_line(
+            *("dev", "--database-url", empty_database_url, "--data-folder", str(open_folder)),
+            *("--queue-port", "0", "--job-port", "0"),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(),
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == (
+        "error: the organisation default of this database manages all others, so no key is made"
+        f" there: put one of yours into {open_folder / 'local.key'} (taskforge admin key create"
+        " makes one, or taskforge admin bootstrap), or use another database"
+    )
+    assert not (open_folder / "local.key").exists()
 
 
 def test_a_killed_dev_leaves_no_process_and_comes_back_with_the_same_jobs(

@@ -226,8 +226,8 @@ class ApiKey(_message.Message):
     certificate_name: _builtins.str
     """The name, in a verified client certificate, that proves the key. Empty: the key has a text."""
     created_by: _builtins.str
-    """Who made it: `key <id>`, `jwt <subject>`, `bootstrap` or, while authentication was off,
-    `everyone`.
+    """Who made it: `key <id>`, `jwt <subject>`, `bootstrap`, `taskforge dev` or, while authentication
+    was off, `everyone`.
     """
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_permission_pb2.Permission.ValueType]:
@@ -296,7 +296,9 @@ class AuditEntry(_message.Message):
     project_id: _builtins.str
     """UUID of the project whose thing was changed. Empty: a thing of the whole organisation."""
     actor: _builtins.str
-    """Who did it: `key <id>`, `jwt <subject>`, `bootstrap` or, while authentication was off, `everyone`."""
+    """Who did it: `key <id>`, `jwt <subject>`, `bootstrap`, `taskforge dev` or, while authentication was
+    off, `everyone`.
+    """
     action: _builtins.str
     """What was done: the RPC's name, such as `PauseQueue`, or `Bootstrap`."""
     target: _builtins.str
