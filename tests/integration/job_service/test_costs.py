@@ -111,8 +111,8 @@ async def test_the_server_makes_no_more_calls_for_a_job_than_it_did(life: Life) 
     found = await costs(life, counted)
     per_job = {name: cost.calls / JOBS for name, cost in found.items()}
     assert per_job["create"] <= 50
-    assert per_job["claim"] <= 49
-    assert per_job["settle"] <= 60
+    assert per_job["claim"] <= 38
+    assert per_job["settle"] <= 55
 
 
 async def test_the_server_takes_no_more_memory_for_a_job_than_it_did(life: Life) -> None:
