@@ -131,11 +131,7 @@ def job_not_found(job_id: str) -> NotFound:
 
 
 def _conditions(request: pb.ListJobsRequest) -> list[ColumnElement[bool]]:
-    """The request's filters.
-
-    Raises:
-        InvalidArgument: A time is none (`INVALID_REQUEST`).
-    """
+    """The request's filters."""
     job = every_job.c
     found: list[ColumnElement[bool]] = []
     if request.status:
