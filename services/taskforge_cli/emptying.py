@@ -8,7 +8,7 @@ import typer
 from taskforge_cli import documents, rendering
 from taskforge_cli.asking import ask, on_terminal
 from taskforge_cli.connecting import queue_calls
-from taskforge_cli.options import AsJson, QueueAddress, QueueName
+from taskforge_cli.options import AsJson, QueueAddress, QueueName, Yes
 from taskforge_sdk import JobStatus, PurgeResult
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count, change nothing.")]
@@ -38,7 +38,7 @@ def purge(
         ),
     ],
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing, also on a terminal.")] = False,
+    yes: Yes = False,
     queue_address: QueueAddress = None,
     as_json: AsJson = False,
 ) -> None:

@@ -52,6 +52,8 @@ DataFolder = Annotated[
     ),
 ]
 
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing, also on a terminal.")]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 
 Labels = Annotated[

@@ -14,8 +14,10 @@ from taskforge_cli.admin.naming import OfOrganisation, OfProject, organisation_i
 from taskforge_cli.admin.rendering import print_keys
 from taskforge_cli.asking import ask, on_terminal
 from taskforge_cli.connecting import queue_calls
-from taskforge_cli.options import AsJson, Limit, QueueAddress, duration_option, time_option
+from taskforge_cli.failures import usage_error
+from taskforge_cli.options import AsJson, Limit, QueueAddress, Yes, duration_option, time_option
 from taskforge_cli.parsing import point_in_time
+from taskforge_core.queue_names import parse_queue_id
 from taskforge_sdk import Permission
 
 app = typer.Typer(help="Make, list and revoke API keys.")
@@ -124,11 +126,14 @@ def list_(
 @app.command()
 def revoke(
     key: Annotated[str, typer.Argument(metavar="KEY_ID", help="The key's id, as list shows it.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing, also on a terminal.")] = False,
+    yes: Yes = False,
     queue_address: QueueAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key worthless for ever; within 5 s no server accepts it."""
+    # Names need not be unique.
+    if parse_queue_id(key) is None:
+        raise usage_error(f"{key!r} is no id of a key: taskforge admin key list shows the ids")
     with queue_calls(queue_address) as client:
         if not yes and on_terminal():
             ask(f"Revoke the key {client.get_api_key(key).name} for ever?")

@@ -24,8 +24,9 @@ from taskforge_cli.admin.quotas import (
     quotas_change,
 )
 from taskforge_cli.admin.rendering import print_projects, print_quotas
+from taskforge_cli.asking import ask, on_terminal
 from taskforge_cli.connecting import queue_calls
-from taskforge_cli.options import AsJson, Limit, QueueAddress
+from taskforge_cli.options import AsJson, Limit, QueueAddress, Yes
 from taskforge_sdk import Project, ProjectQuotas
 
 app = typer.Typer(help="Make, list and change projects and their quotas.")
@@ -105,11 +106,15 @@ def enable(
 def disable(
     project: ProjectName,
     organisation: OfOrganisation = None,
+    yes: Yes = False,
     queue_address: QueueAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Refuse all calls about a project and end its open streams; its jobs stay."""
-    changed = _change(queue_address, organisation, project, is_enabled=False)
+    question = f"Refuse all calls about the project {project}, and end its open streams?"
+    changed = _change(
+        queue_address, organisation, project, question="" if yes else question, is_enabled=False
+    )
     _show(changed, as_json, f"Disabled the project {changed.name}.")
 
 
@@ -148,10 +153,17 @@ def quota(
 
 
 def _change(
-    queue_address: str | None, organisation: str | None, project: str, **changes: Any
+    queue_address: str | None,
+    organisation: str | None,
+    project: str,
+    *,
+    question: str = "",
+    **changes: Any,
 ) -> Project:
     with queue_calls(queue_address) as client:
         sought = project_id(client, project, organisation_id(client, organisation))
+        if question and on_terminal():
+            ask(question)
         return client.update_project(sought, **changes)
 
 
