@@ -36,6 +36,7 @@ organisations = Table(
     Column("created_at", _Moment, nullable=False),
     Column("updated_at", _Moment, nullable=False),
     Column("disabled_at", _Moment),
+    Column("max_projects", Integer),
 )
 
 projects = Table(

@@ -23,6 +23,7 @@ def organisation(message: admin_pb2.Organisation) -> tenants.Organisation:
         disabled_at=_moment_of(message, "disabled_at"),
         created_at=moment(message.created_at),
         updated_at=moment(message.updated_at),
+        max_projects=message.max_projects if message.HasField("max_projects") else None,
     )
 
 

@@ -31,7 +31,10 @@ class Permission(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """A tenant. Administrators of an operator manage all organisations."""
+    """A tenant. Administrators of an operator manage all organisations.
+
+    `max_projects` is how many projects it may have; None is no limit.
+    """
 
     id: str
     name: str
@@ -40,6 +43,7 @@ class Organisation:
     disabled_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    max_projects: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ class Organisation(_message.Message):
     DISABLED_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    MAX_PROJECTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID, given by the server."""
     name: _builtins.str
@@ -41,6 +42,12 @@ class Organisation(_message.Message):
     """True: its administrators manage all organisations. Only `taskforge admin bootstrap` makes one."""
     is_enabled: _builtins.bool
     """False: none of its credentials is accepted any more, and its open streams end within 5 s."""
+    max_projects: _builtins.int
+    """How many projects it may have, 1 to 100,000, those that are disabled included; operators set it.
+    Each project brings quotas of its own, so those hold an organisation only together with this one.
+    Not set, as it is at first: no limit. Beyond: RESOURCE_EXHAUSTED (`TOO_MANY_PROJECTS`), whoever
+    makes the project.
+    """
     @_builtins.property
     def disabled_at(self) -> _timestamp_pb2.Timestamp:
         """When it was disabled, by the database's clock. Not set while it is enabled."""
@@ -63,12 +70,15 @@ class Organisation(_message.Message):
         disabled_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        max_projects: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disabled_at", b"disabled_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_projects", b"_max_projects", "created_at", b"created_at", "disabled_at", b"disabled_at", "max_projects", b"max_projects", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disabled_at", b"disabled_at", "id", b"id", "is_enabled", b"is_enabled", "is_operator", b"is_operator", "name", b"name", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_projects", b"_max_projects", "created_at", b"created_at", "disabled_at", b"disabled_at", "id", b"id", "is_enabled", b"is_enabled", "is_operator", b"is_operator", "max_projects", b"max_projects", "name", b"name", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_projects: _TypeAlias = _typing.Literal["max_projects"]  # noqa: Y015
+    _WhichOneofArgType__max_projects: _TypeAlias = _typing.Literal["_max_projects", b"_max_projects"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_projects) -> _WhichOneofReturnType__max_projects | None: ...
 
 Global___Organisation: _TypeAlias = Organisation  # noqa: Y015
 

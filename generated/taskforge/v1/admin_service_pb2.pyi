@@ -182,6 +182,7 @@ class UpdateOrganisationRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     IS_ENABLED_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    MAX_PROJECTS_FIELD_NUMBER: _builtins.int
     organisation_id: _builtins.str
     """UUID of the organisation. Default: the credential's own; while authentication is off, the
     organisation `default`.
@@ -190,9 +191,13 @@ class UpdateOrganisationRequest(_message.Message):
     """The new name, as in CreateOrganisation. Ignored unless the mask names it."""
     is_enabled: _builtins.bool
     """The new state. Ignored unless the mask names it."""
+    max_projects: _builtins.int
+    """How many projects it may have, 1 to 100,000; what it has already, it keeps. Ignored unless the mask
+    names it; if that does and this is not set, there is no limit any more.
+    """
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: `name`, `is_enabled`. At least one, at most 20."""
+        """Which fields to change: `name`, `is_enabled`, `max_projects`. At least one, at most 20."""
 
     def __init__(
         self,
@@ -201,12 +206,15 @@ class UpdateOrganisationRequest(_message.Message):
         name: _builtins.str = ...,
         is_enabled: _builtins.bool = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        max_projects: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_projects", b"_max_projects", "max_projects", b"max_projects", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_enabled", b"is_enabled", "name", b"name", "organisation_id", b"organisation_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_projects", b"_max_projects", "is_enabled", b"is_enabled", "max_projects", b"max_projects", "name", b"name", "organisation_id", b"organisation_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_projects: _TypeAlias = _typing.Literal["max_projects"]  # noqa: Y015
+    _WhichOneofArgType__max_projects: _TypeAlias = _typing.Literal["_max_projects", b"_max_projects"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_projects) -> _WhichOneofReturnType__max_projects | None: ...
 
 Global___UpdateOrganisationRequest: _TypeAlias = UpdateOrganisationRequest  # noqa: Y015
 

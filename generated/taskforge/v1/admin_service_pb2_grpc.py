@@ -161,15 +161,16 @@ class AdminServiceServicer:
 
     def UpdateOrganisation(self, request, context):
         """Changes the fields that the mask names and no other. Nobody can disable the organisation of the
-        credential that the call is made with. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
-        (`ORGANISATION_NAME_TAKEN`).
+        credential that the call is made with, and `max_projects` needs an operator, since it protects the
+        other tenants. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`ORGANISATION_NAME_TAKEN`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateProject(self, request, context):
-        """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`).
+        """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`), RESOURCE_EXHAUSTED (`TOO_MANY_PROJECTS`)
+        beyond the organisation's `max_projects`, exactly, however many are made at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,11 +61,13 @@ class AdminServiceStub:
     """
     UpdateOrganisation: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateOrganisationRequest, _admin_service_pb2.UpdateOrganisationResponse]
     """Changes the fields that the mask names and no other. Nobody can disable the organisation of the
-    credential that the call is made with. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
-    (`ORGANISATION_NAME_TAKEN`).
+    credential that the call is made with, and `max_projects` needs an operator, since it protects the
+    other tenants. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`ORGANISATION_NAME_TAKEN`).
     """
     CreateProject: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateProjectRequest, _admin_service_pb2.CreateProjectResponse]
-    """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`)."""
+    """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`), RESOURCE_EXHAUSTED (`TOO_MANY_PROJECTS`)
+    beyond the organisation's `max_projects`, exactly, however many are made at once.
+    """
     GetProject: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetProjectRequest, _admin_service_pb2.GetProjectResponse]
     """Shows a project, also a disabled one. NOT_FOUND (`PROJECT_NOT_FOUND`)."""
     ListProjects: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListProjectsRequest, _admin_service_pb2.ListProjectsResponse]
@@ -129,11 +131,13 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     UpdateOrganisation: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateOrganisationRequest, _admin_service_pb2.UpdateOrganisationResponse]  # type: ignore[assignment]
     """Changes the fields that the mask names and no other. Nobody can disable the organisation of the
-    credential that the call is made with. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
-    (`ORGANISATION_NAME_TAKEN`).
+    credential that the call is made with, and `max_projects` needs an operator, since it protects the
+    other tenants. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`ORGANISATION_NAME_TAKEN`).
     """
     CreateProject: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateProjectRequest, _admin_service_pb2.CreateProjectResponse]  # type: ignore[assignment]
-    """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`)."""
+    """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`), RESOURCE_EXHAUSTED (`TOO_MANY_PROJECTS`)
+    beyond the organisation's `max_projects`, exactly, however many are made at once.
+    """
     GetProject: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetProjectRequest, _admin_service_pb2.GetProjectResponse]  # type: ignore[assignment]
     """Shows a project, also a disabled one. NOT_FOUND (`PROJECT_NOT_FOUND`)."""
     ListProjects: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListProjectsRequest, _admin_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
@@ -218,8 +222,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UpdateOrganisationResponse, _abc.Awaitable[_admin_service_pb2.UpdateOrganisationResponse]]:
         """Changes the fields that the mask names and no other. Nobody can disable the organisation of the
-        credential that the call is made with. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS
-        (`ORGANISATION_NAME_TAKEN`).
+        credential that the call is made with, and `max_projects` needs an operator, since it protects the
+        other tenants. INVALID_ARGUMENT (`INVALID_UPDATE_MASK`), ALREADY_EXISTS (`ORGANISATION_NAME_TAKEN`).
         """
 
     @_abc_1.abstractmethod
@@ -228,7 +232,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.CreateProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.CreateProjectResponse, _abc.Awaitable[_admin_service_pb2.CreateProjectResponse]]:
-        """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`)."""
+        """Makes a project. ALREADY_EXISTS (`PROJECT_NAME_TAKEN`), RESOURCE_EXHAUSTED (`TOO_MANY_PROJECTS`)
+        beyond the organisation's `max_projects`, exactly, however many are made at once.
+        """
 
     @_abc_1.abstractmethod
     def GetProject(

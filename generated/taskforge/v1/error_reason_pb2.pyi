@@ -176,6 +176,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: a token names a signing key that the server does not know, and the keys of its issuer
     cannot be fetched now. Safe to repeat like `DATABASE_UNAVAILABLE`. `RetryInfo` says when.
     """
+    ERROR_REASON_TOO_MANY_PROJECTS: _ErrorReason.ValueType  # 45
+    """RESOURCE_EXHAUSTED: the organisation has as many projects, disabled ones included, as its quota
+    allows. Metadata: `limit`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. The gRPC code that goes with each reason stands in its comment."""
@@ -325,5 +329,9 @@ ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 43
 ERROR_REASON_SIGNING_KEYS_UNAVAILABLE: ErrorReason.ValueType  # 44
 """UNAVAILABLE: a token names a signing key that the server does not know, and the keys of its issuer
 cannot be fetched now. Safe to repeat like `DATABASE_UNAVAILABLE`. `RetryInfo` says when.
+"""
+ERROR_REASON_TOO_MANY_PROJECTS: ErrorReason.ValueType  # 45
+"""RESOURCE_EXHAUSTED: the organisation has as many projects, disabled ones included, as its quota
+allows. Metadata: `limit`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,6 +26,7 @@ def organisation_message(row: RowMapping) -> admin_pb2.Organisation:
         disabled_at=_moment(row["disabled_at"]),
         created_at=_moment(row["created_at"]),
         updated_at=_moment(row["updated_at"]),
+        max_projects=row["max_projects"],
     )
 
 

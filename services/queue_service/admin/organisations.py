@@ -7,7 +7,7 @@ from sqlalchemy import RowMapping, insert, select
 from queue_service.admin.changing import change
 from queue_service.admin.conversion import organisation_message
 from queue_service.admin.listing import page_by_name
-from queue_service.admin.reach import Reach
+from queue_service.admin.reach import SET_QUOTAS, Reach
 from queue_service.masking import Reader, masked_name, masked_values
 from queue_service.naming import check_name
 from queue_service.taken import refusing_taken
@@ -22,6 +22,9 @@ from taskforge_core.tables import organisations
 _READERS: dict[str, Reader[pb.UpdateOrganisationRequest]] = {
     "name": masked_name,
     "is_enabled": lambda request: {"is_enabled": request.is_enabled},
+    "max_projects": lambda request: {
+        "max_projects": request.max_projects if request.HasField("max_projects") else None
+    },
 }
 
 
@@ -94,11 +97,14 @@ class Organisations:
             InvalidArgument: The mask or the new name is wrong (`INVALID_UPDATE_MASK`,
                 `INVALID_REQUEST`), or the caller would lock itself out (`INVALID_REQUEST`).
             NotFound: `ORGANISATION_NOT_FOUND`.
-            PermissionDenied: The credential is for one project (`PERMISSION_MISSING`).
+            PermissionDenied: The credential is for one project, or the quota is named and it is no
+                operator's (`PERMISSION_MISSING`).
         """
         reach = Reach.of_caller()
         reach.require_organisation("change its organisation")
         wanted = masked_values(request, _READERS)
+        if "max_projects" in wanted:
+            reach.require_operator(SET_QUOTAS)
         with _refusing_taken_name(wanted.get("name", "")):
             async with self._engine.begin() as connection:
                 before = await reach.organisation(connection, request.organisation_id, lock=True)

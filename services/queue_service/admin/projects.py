@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from queue_service.admin.changing import change
 from queue_service.admin.conversion import QUOTAS, project_message, quota_columns
 from queue_service.admin.listing import page_by_name
-from queue_service.admin.reach import Reach
+from queue_service.admin.reach import SET_QUOTAS, Reach
 from queue_service.masking import Reader, masked_name, masked_values
 from queue_service.naming import check_name
 from queue_service.taken import refusing_taken
@@ -17,6 +17,7 @@ from taskforge.v1 import admin_pb2
 from taskforge.v1 import admin_service_pb2 as pb
 from taskforge_core.auditing import append_audit_entry
 from taskforge_core.database import Database
+from taskforge_core.errors import ResourceExhausted
 from taskforge_core.ids import uuid7
 from taskforge_core.tables import projects
 
@@ -31,8 +32,6 @@ _READERS: dict[str, Reader[pb.UpdateProjectRequest]] = {
     "quotas": lambda request: quota_columns(request.quotas),
     **{f"quotas.{name}": _quota(name) for name in QUOTAS},
 }
-
-_SET_QUOTAS = "set quotas, since they protect the other tenants"
 
 
 class TenantProjects:
@@ -50,15 +49,20 @@ class TenantProjects:
             NotFound: `ORGANISATION_NOT_FOUND`.
             PermissionDenied: The credential is for one project, or there are quotas and it is no
                 operator's (`PERMISSION_MISSING`).
+            ResourceExhausted: The organisation has as many as it may (`TOO_MANY_PROJECTS`).
         """
         reach = Reach.of_caller()
         reach.require_organisation("make a project")
         if request.HasField("quotas"):
-            reach.require_operator(_SET_QUOTAS)
+            reach.require_operator(SET_QUOTAS)
         name = check_name(request.name)
         with _refusing_taken_name(name):
             async with self._engine.begin() as connection:
-                organisation = await reach.organisation(connection, request.organisation_id)
+                # Its other creations wait, so that none goes uncounted.
+                organisation = await reach.organisation(
+                    connection, request.organisation_id, lock=True
+                )
+                await _check_room(connection, organisation)
                 organisation_id: UUID = organisation["id"]
                 if reach.is_operator:
                     quotas = quota_columns(request.quotas)
@@ -117,7 +121,7 @@ class TenantProjects:
         reach.require_organisation("change its project")
         wanted = masked_values(request, _READERS)
         if wanted.keys() & set(QUOTAS):
-            reach.require_operator(_SET_QUOTAS)
+            reach.require_operator(SET_QUOTAS)
         with _refusing_taken_name(wanted.get("name", "")):
             async with self._engine.begin() as connection:
                 before = await reach.project(connection, request.project_id, lock=True)
@@ -125,6 +129,29 @@ class TenantProjects:
                 if changed:
                     await _record(connection, "UpdateProject", row, changed)
         return project_message(row)
+
+
+async def _check_room(connection: AsyncConnection, organisation: RowMapping) -> None:
+    """Let a locked organisation have one more project, if it may.
+
+    Raises:
+        ResourceExhausted: `TOO_MANY_PROJECTS`.
+    """
+    limit: int | None = organisation["max_projects"]
+    if limit is None:
+        return
+    # Disabled ones too: they can be enabled again, and their jobs are there.
+    present = (
+        select(func.count())
+        .select_from(projects)
+        .where(projects.c.organisation_id == organisation["id"])
+    )
+    if (await connection.execute(present)).scalar_one() >= limit:
+        raise ResourceExhausted(
+            "TOO_MANY_PROJECTS",
+            f"the organisation has as many projects as it may: {limit}",
+            metadata={"limit": str(limit)},
+        )
 
 
 async def _strictest(connection: AsyncConnection, organisation_id: UUID) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from taskforge_core.tables import api_keys, organisations, projects
 OPERATOR = "operator"
 """What `PERMISSION_MISSING` names where only the operator's credentials will do."""
 
+SET_QUOTAS = "set quotas, since they protect the other tenants"
+"""What only an operator may do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:

@@ -22,6 +22,7 @@ def organisation_document(organisation: Organisation) -> dict[str, Any]:
         "disabled_at": time_value(organisation.disabled_at),
         "created_at": time_value(organisation.created_at),
         "updated_at": time_value(organisation.updated_at),
+        "max_projects": organisation.max_projects,
     }
 
 

@@ -1,4 +1,4 @@
-"""The quotas of a project as options of the command."""
+"""The quotas of projects and organisations as options of the command."""
 
 import enum
 from typing import Annotated, cast
@@ -53,6 +53,28 @@ Unlimited = Annotated[
         help="A quota to lift, such as max-queues; may be given several times.",
     ),
 ]
+
+MaxProjects = Annotated[
+    str | None,
+    typer.Option(
+        "--max-projects", metavar="N|none", help="Projects, disabled ones included.",
+        show_default=False,
+    ),
+]  # fmt: skip
+
+
+def limit_of(option: str, text: str) -> int | None:
+    """The limit that an option gives; None where it lifts it.
+
+    Raises:
+        CommandError: It is neither a number nor `none`.
+    """
+    if text == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise usage_error(f"{option} takes a number or none, not {text!r}") from None
 
 
 def quotas_change(given: dict[str, int | None], unlimited: list[Quota] | None) -> QuotasChange:

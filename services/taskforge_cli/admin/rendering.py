@@ -8,6 +8,7 @@ from rich.text import Text
 
 from taskforge_cli.rendering import (
     format_time,
+    make_console,
     new_table,
     print_line,
     print_pairs,
@@ -15,21 +16,36 @@ from taskforge_cli.rendering import (
 )
 from taskforge_sdk import AuditEntry, KeyInfo, Organisation, Project
 
+_WIDTH_FOR_MAKERS = 180
+"""Columns of a terminal: a maker may be `key` and an id."""
+
 
 def print_organisations(organisations: Sequence[Organisation]) -> None:
     """A table of organisations."""
     if not organisations:
         print_line("There is no organisation.")
         return
-    table = new_table("ID", "NAME", "STATE", "CREATED")
+    table = new_table("ID", "NAME", "STATE", "MAX PROJECTS", "CREATED")
     for organisation in organisations:
         state = _enabled(organisation.is_enabled)
         if organisation.is_operator:
             state.append(", operator")
+        limit = organisation.max_projects
         table.add_row(
-            organisation.id, Text(organisation.name), state, format_time(organisation.created_at)
+            organisation.id,
+            Text(organisation.name),
+            state,
+            "-" if limit is None else f"{limit:,}",
+            format_time(organisation.created_at),
         )
     print_rich(table)
+
+
+def print_organisation_quota(organisation: Organisation) -> None:
+    """An organisation's quota."""
+    print_pairs(
+        [("Organisation", organisation.name), ("Max projects", _limit(organisation.max_projects))]
+    )
 
 
 def print_projects(projects: Sequence[Project]) -> None:
@@ -58,10 +74,7 @@ def print_quotas(project: Project) -> None:
         [
             ("Project", project.name),
             *(
-                (
-                    name.replace("_", " ").capitalize(),
-                    "(no limit)" if limit is None else f"{limit:,}",
-                )
+                (name.replace("_", " ").capitalize(), _limit(limit))
                 for name, limit in quotas.items()
             ),
         ]
@@ -69,11 +82,17 @@ def print_quotas(project: Project) -> None:
 
 
 def print_keys(keys: Sequence[KeyInfo], names: dict[str, str]) -> None:
-    """A table of keys; `names` are those of projects, by id."""
+    """A table of keys; `names` are those of projects, by id.
+
+    Who made them is shown where there is room for it.
+    """
     if not keys:
         print_line("There is no key.")
         return
-    table = new_table("ID", "NAME", "STATE", "PROJECT", "PERMISSIONS", "CREATED", "LAST USED")
+    columns = ["ID", "NAME", "STATE", "PROJECT", "PERMISSIONS", "CREATED", "LAST USED"]
+    with_certificates = any(key.certificate_name for key in keys)
+    with_makers = make_console().width >= _WIDTH_FOR_MAKERS
+    table = new_table(*columns, *["CERTIFICATE"] * with_certificates, *["MADE BY"] * with_makers)
     for key in keys:
         table.add_row(
             key.id,
@@ -83,6 +102,8 @@ def print_keys(keys: Sequence[KeyInfo], names: dict[str, str]) -> None:
             " ".join(permission.written for permission in key.permissions),
             format_time(key.created_at),
             format_time(key.last_used_at) or "-",
+            *[Text(key.certificate_name or "-")] * with_certificates,
+            *[Text(key.created_by)] * with_makers,
         )
     print_rich(table)
 
@@ -104,6 +125,10 @@ def print_entries(entries: Sequence[AuditEntry], *, more: bool) -> None:
     print_rich(table)
     if more:
         print_line(f"These are the latest {len(entries)}; --limit shows more.")
+
+
+def _limit(limit: int | None) -> str:
+    return "(no limit)" if limit is None else f"{limit:,}"
 
 
 def _enabled(is_enabled: bool) -> Text:

@@ -76,17 +76,20 @@ def update_organisation(
     *,
     name: str | Unset = UNSET,
     is_enabled: bool | Unset = UNSET,
+    max_projects: int | Unset | None = UNSET,
 ) -> Call[Organisation]:
-    """Change what is given and nothing else.
+    """Change what is given and nothing else; `max_projects`, which takes an operator, may be None.
 
     A disabled organisation's credentials are refused. NotFound, AlreadyExists
-    (`ORGANISATION_NAME_TAKEN`), InvalidRequest (it cannot disable itself).
+    (`ORGANISATION_NAME_TAKEN`), InvalidRequest (it cannot disable itself), PermissionDenied.
     """
     message = pb.UpdateOrganisationRequest(organisation_id=organisation_id)
-    for field, value in {"name": name, "is_enabled": is_enabled}.items():
+    changes = {"name": name, "is_enabled": is_enabled, "max_projects": max_projects}
+    for field, value in changes.items():
         if value is not UNSET:
-            setattr(message, field, value)
             message.update_mask.paths.append(field)
+            if value is not None:
+                setattr(message, field, value)
     return calls.UPDATE_ORGANISATION.call(
         message, lambda answer: tenant_conversion.organisation(answer.organisation)
     )
@@ -102,7 +105,8 @@ def create_project(
 ) -> Call[Project]:
     """Make a project; quotas take an operator. Never repeated by itself.
 
-    AlreadyExists (`PROJECT_NAME_TAKEN`), NotFound, PermissionDenied.
+    AlreadyExists (`PROJECT_NAME_TAKEN`), NotFound, PermissionDenied, ResourceExhausted
+    (`TOO_MANY_PROJECTS`).
     """
     message = pb.CreateProjectRequest(
         organisation_id=organisation_id,

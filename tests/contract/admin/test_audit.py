@@ -36,6 +36,8 @@ async def test_every_change_leaves_who_did_what(
         update_organisation("name", "is_enabled", name="newer", is_enabled=True, **named)
     )
     await admin.UpdateOrganisation(update_organisation("is_enabled", **named))
+    await admin.UpdateOrganisation(update_organisation("max_projects", max_projects=3, **named))
+    await admin.UpdateOrganisation(update_organisation("max_projects", **named))
     quotas = admin_pb2.ProjectQuotas(max_queues=3)
     project = (
         await admin.CreateProject(pb.CreateProjectRequest(name="p", quotas=quotas, **named))
@@ -58,6 +60,8 @@ async def test_every_change_leaves_who_did_what(
         ("CreateOrganisation", f"organisations/{made.id}", {"name": "new"}),
         ("UpdateOrganisation", f"organisations/{made.id}", {"name": "newer"}),
         ("UpdateOrganisation", f"organisations/{made.id}", {"is_enabled": False}),
+        ("UpdateOrganisation", f"organisations/{made.id}", {"max_projects": 3}),
+        ("UpdateOrganisation", f"organisations/{made.id}", {"max_projects": None}),
         ("CreateProject", f"projects/{project.id}", {"name": "p", "max_queues": 3}),
         (
             "UpdateProject",
@@ -73,7 +77,7 @@ async def test_every_change_leaves_who_did_what(
     ]
     assert {entry.actor for entry in left} == {f"key {key_id(operator.key)}"}
     assert {entry.organisation_id for entry in left} == {made.id}
-    assert [entry.project_id for entry in reversed(left)] == [""] * 3 + [project.id] * 4
+    assert [entry.project_id for entry in reversed(left)] == [""] * 5 + [project.id] * 4
     assert all(entry.request_id for entry in left)
     ids = [entry.id for entry in left]
     assert ids == sorted(ids, reverse=True)

@@ -4,6 +4,7 @@ from typing import Any
 from unittest.mock import call
 
 import pytest
+import typer
 from tests.unit.cli.building import NOON, Taskforge
 
 from taskforge_sdk import (
@@ -31,6 +32,7 @@ def an_organisation(**changes: Any) -> Organisation:
         "disabled_at": None,
         "created_at": NOON,
         "updated_at": NOON,
+        "max_projects": None,
     }
     return Organisation(**{**values, **changes})
 
@@ -114,6 +116,7 @@ def test_the_json_of_an_organisation_has_every_key(client: Any, taskforge: Taskf
         "disabled_at": "2026-11-24T12:00:00.123456Z",
         "created_at": "2026-11-24T12:00:00.123456Z",
         "updated_at": "2026-11-24T12:00:00.123456Z",
+        "max_projects": None,
     }
 
 
@@ -137,12 +140,15 @@ def test_an_organisation_is_changed_by_its_name_or_id(
 
 
 def test_organisations_are_listed(client: Any, taskforge: Taskforge) -> None:
-    rows = [an_organisation(is_operator=True), an_organisation(name="b", is_enabled=False)]
+    rows = [
+        an_organisation(is_operator=True),
+        an_organisation(name="b", is_enabled=False, max_projects=1000),
+    ]
     client.list_organisations.side_effect = lambda **_: iter(rows)
     lines = taskforge("admin", "organisation", "list").out.splitlines()
-    assert lines[0].split() == ["ID", "NAME", "STATE", "CREATED"]
-    assert lines[1].split()[:4] == [ACME, "acme", "enabled,", "operator"]
-    assert lines[2].split()[:3] == [ACME, "b", "disabled"]
+    assert lines[0].split() == ["ID", "NAME", "STATE", "MAX", "PROJECTS", "CREATED"]
+    assert lines[1].split()[:5] == [ACME, "acme", "enabled,", "operator", "-"]
+    assert lines[2].split()[:4] == [ACME, "b", "disabled", "1,000"]
     document = json.loads(taskforge("admin", "organisation", "list", "--limit", "1", "--json").out)
     assert [each["name"] for each in document["organisations"]] == ["acme"]
 
@@ -164,6 +170,38 @@ def test_a_name_that_nobody_has_changes_nothing(known: Any, taskforge: Taskforge
     known.update_organisation.assert_not_called()
     known.update_project.assert_not_called()
     known.create_api_key.assert_not_called()
+
+
+@pytest.mark.parametrize(("text", "limit"), [("5", 5), ("none", None)])
+def test_an_organisations_quota_is_set_and_lifted(
+    known: Any, taskforge: Taskforge, text: str, limit: int | None
+) -> None:
+    known.update_organisation.return_value = an_organisation(max_projects=limit)
+    outcome = taskforge("admin", "organisation", "quota", "acme", "--max-projects", text)
+    shown = ["(no", "limit)"] if limit is None else [text]
+    assert [line.split() for line in outcome.out.splitlines()] == [
+        ["Organisation", "acme"],
+        ["Max", "projects", *shown],
+    ]
+    known.update_organisation.assert_called_once_with(ACME, max_projects=limit)
+
+
+def test_an_organisations_quota_is_shown_and_does_not_change_where_none_is_given(
+    known: Any, taskforge: Taskforge
+) -> None:
+    known.get_organisation.return_value = an_organisation(max_projects=10_000)
+    out = taskforge("admin", "organisation", "quota", "acme").out
+    assert "10,000" in out
+    document = json.loads(taskforge("admin", "organisation", "quota", "acme", "--json").out)
+    assert document["max_projects"] == 10_000
+    known.update_organisation.assert_not_called()
+
+
+def test_a_quota_that_is_no_number_is_refused(known: Any, taskforge: Taskforge) -> None:
+    outcome = taskforge("admin", "organisation", "quota", "acme", "--max-projects", "many")
+    line = "error: --max-projects takes a number or none, not 'many'\n"
+    assert (outcome.code, outcome.err) == (2, line)
+    known.update_organisation.assert_not_called()
 
 
 # -- Projects ------------------------------------------------------------------------------------
@@ -312,9 +350,31 @@ def test_keys_are_listed_with_their_state_and_without_a_text(
     assert " main " in lines[2]
     assert "revoked 2026-11-24" in lines[3]
     assert "valid until 2999-01-01" in lines[4]
+    assert "CERTIFICATE" not in lines[0]
+    assert all(line.endswith("  bootstrap") for line in lines[1:])
     document = json.loads(taskforge("admin", "key", "list", "--json", "--project", "main").out)
     assert "text" not in document["api_keys"][0]
     assert known.list_api_keys.call_args == call(organisation_id="", project_id=MAIN, page_size=100)
+
+
+def test_the_list_of_keys_names_the_certificates_that_prove_them(
+    known: Any, taskforge: Taskforge
+) -> None:
+    rows = [a_key(), a_key(certificate_name="worker.example", created_by=f"key {KEY}")]
+    known.list_api_keys.side_effect = lambda **_: iter(rows)
+    heading, textual, proven = taskforge("admin", "key", "list").out.splitlines()
+    assert heading.endswith("CERTIFICATE     MADE BY")
+    assert textual.endswith("  -               bootstrap")
+    assert proven.endswith(f"  worker.example  key {KEY}")
+
+
+def test_a_name_is_no_id_of_a_key(known: Any, taskforge: Taskforge) -> None:
+    outcome = taskforge("admin", "key", "revoke", "deploy")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        "error: 'deploy' is no id of a key: taskforge admin key list shows the ids\n"
+    )
+    known.revoke_api_key.assert_not_called()
 
 
 def test_a_key_is_revoked(known: Any, taskforge: Taskforge) -> None:
@@ -332,6 +392,41 @@ def test_a_person_is_asked_before_a_key_is_revoked(
     taskforge("admin", "key", "revoke", KEY)
     taskforge("admin", "key", "revoke", KEY, "--yes")
     assert asked == ["Revoke the key deploy for ever?"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "question"),
+    [
+        (
+            "organisation",
+            "acme",
+            "Refuse all keys of the organisation acme, and end its open streams?",
+        ),
+        ("project", "main", "Refuse all calls about the project main, and end its open streams?"),
+    ],
+)
+def test_a_person_is_asked_before_something_is_disabled(
+    known: Any,
+    taskforge: Taskforge,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    name: str,
+    question: str,
+) -> None:
+    def no(question: str) -> None:
+        asked.append(question)
+        raise typer.Abort
+
+    asked: list[str] = []
+    monkeypatch.setattr(f"taskforge_cli.admin.{kind}s.on_terminal", lambda: True)
+    monkeypatch.setattr(f"taskforge_cli.admin.{kind}s.ask", no)
+    change = getattr(known, f"update_{kind}")
+    assert taskforge("admin", kind, "disable", name).code == 1
+    change.assert_not_called()
+    assert taskforge("admin", kind, "disable", name, "--yes").code == 0
+    change.assert_called_once()
+    taskforge("admin", kind, "enable", name)
+    assert asked == [question]
 
 
 # -- The audit log -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from taskforge.v1 import admin_pb2
 from taskforge.v1 import admin_service_pb2 as pb
 from taskforge_sdk import InvalidRequest, NewKey, Permission, ProjectQuotas
 from taskforge_sdk.requests import admin
-from taskforge_sdk.tenant_conversion import key_info, new_key, project
+from taskforge_sdk.tenant_conversion import key_info, new_key, organisation, project
 
 
 def test_an_update_names_what_is_given_and_nothing_else() -> None:
@@ -19,6 +19,17 @@ def test_an_update_names_what_is_given_and_nothing_else() -> None:
     request = admin.update_project("p", "q", name="new").request
     assert list(request.update_mask.paths) == ["name"]
     assert request.project_id == "q"
+
+
+def test_an_organisations_quota_is_set_and_lifted() -> None:
+    request: Any = admin.update_organisation("p", "o", max_projects=3).request
+    assert list(request.update_mask.paths) == ["max_projects"]
+    assert request.max_projects == 3
+    request = admin.update_organisation("p", "o", max_projects=None).request
+    assert list(request.update_mask.paths) == ["max_projects"]
+    assert not request.HasField("max_projects")
+    assert organisation(admin_pb2.Organisation()).max_projects is None
+    assert organisation(admin_pb2.Organisation(max_projects=3)).max_projects == 3
 
 
 def test_quotas_replace_all_quotas_or_change_those_that_are_named() -> None:
