@@ -119,7 +119,10 @@ class StreamReplaced(Aborted):
 
 
 class ResourceExhausted(TaskForgeError):
-    """A quota is used up, or a message is larger than one side takes."""
+    """A quota is used up, or a message is larger than one side takes; no client repeats the call.
+
+    `retry_after` is set where waiting so long can help.
+    """
 
 
 class Unavailable(TaskForgeError):

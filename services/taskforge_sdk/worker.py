@@ -144,9 +144,9 @@ class Worker:
 
         With `install_signal_handlers`, SIGTERM and SIGINT call `stop`. A lost server is waited for.
         Raises TaskForgeError for what waiting does not cure, such as a queue that does not exist,
-        after running jobs have ended as they do on `stop`; if the credential is refused, at once:
-        nobody could be told how they ended. Raises ValueError for a key that would go out in
-        plaintext, and for files of TLS that cannot be used.
+        after running jobs have ended as they do on `stop`; if the credential is refused, at once
+        (Unauthenticated, PermissionDenied): nobody could be told how they ended. Raises ValueError
+        for a key that would go out in plaintext, and for files of TLS that cannot be used.
         """
         if self._session is not None:
             raise RuntimeError("the worker runs already")
@@ -189,7 +189,7 @@ class Worker:
     def run_forever(self) -> None:
         """Work until SIGTERM or SIGINT, in an event loop of its own: the main function of a worker.
 
-        A second signal does not wait for running jobs.
+        A second signal does not wait for running jobs. Raises what `run` does.
         """
         asyncio.run(self.run(install_signal_handlers=True))
 

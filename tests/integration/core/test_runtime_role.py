@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 import asyncpg
 import pytest
@@ -31,6 +32,8 @@ from taskforge.v1 import job_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge.v1 import queue_service_pb2 as queue_pb
 from taskforge.v1.queue_service_pb2_grpc import QueueServiceStub
+from taskforge_core.authentication import CredentialAuthenticator
+from taskforge_core.bootstrapping import bootstrap
 from taskforge_core.database import Database
 from taskforge_core.granting import grant_runtime
 from taskforge_core.ids import DEFAULT_PROJECT_ID
@@ -229,6 +232,18 @@ async def test_the_scheduler_does_all_that_it_does(deployment: Deployment) -> No
     assert list(tables.values()) == [True] * 8
     assert await pool.fetchval("SELECT count(*) FROM job_history") == len(slipped)
     assert await miscounts(pool) == []
+
+
+@pytest.mark.parametrize("role_name", ["owner", "runtime"])
+async def test_either_role_may_make_the_first_key(
+    deployment: Deployment, role_name: Literal["owner", "runtime"]
+) -> None:
+    database = deployment.owner if role_name == "owner" else deployment.runtime
+    key = await bootstrap(database.settings.require_database_url())
+    caller = await CredentialAuthenticator(deployment.runtime).authenticate(
+        f"Bearer {key.text}", ()
+    )
+    assert caller.is_operator
 
 
 async def test_the_owner_owns_what_the_scheduler_makes(deployment: Deployment) -> None:
