@@ -149,6 +149,26 @@ def test_the_life_of_a_waiting_job(run: Run, queue: str) -> None:
     assert cancelled["status"] == "CANCELLED"
 
 
+@pytest.mark.parametrize(("verbosity", "is_alone"), [("", True), ("ERROR", False)])
+def test_no_line_of_grpcs_own_precedes_the_error_unless_they_are_asked_for(
+    verbosity: str, is_alone: bool
+) -> None:
+    variables = environment({"GRPC_VERBOSITY": verbosity})
+    if not verbosity:
+        del variables["GRPC_VERBOSITY"]
+    refused = subprocess.run(
+        # An address that gRPC complains of by itself.
+        command_line("queue", "list", "--queue-address", "ipv4:x"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=variables,
+        check=False,
+    )
+    assert refused.stderr.splitlines()[-1].startswith("error: ")
+    assert (refused.stderr.count("\n") == 1) is is_alone
+
+
 def test_a_pipe_that_closes_early_is_no_error_of_ours(dev: DevSystem, queue: str) -> None:
     with dev.client() as client:
         client.create_jobs(NewJob(queue, "t", {"n": n}) for n in range(500))
