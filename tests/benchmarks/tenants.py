@@ -2,10 +2,11 @@
 
 Two replicas of job_service, as processes that authenticate, on an embedded Postgres (fsync on).
 Tenant A has a quota of jobs a second and sends ten times as many, from a process of its own, which
-runs when nobody else wants a processor: what A's own client costs is not the question. B and C create jobs at
-a modest rate and take the time of each call. Every round measures them without A, with A at its
-quota and with A at ten times its quota, one right after the other; the figures are medians over the
-rounds. The goal: with A's noise the others' p99 is at most twice what it is without.
+runs when nobody else wants a processor: what A's own client costs is not the question. B and C
+create jobs at a modest rate and take the time of each call. Every round measures them without A,
+with A at its quota and with A at ten times its quota, one right after the other; the figures are
+medians over the rounds. The goal: with A's noise the others' p99 is at most twice what it is
+without.
 """
 
 import asyncio
