@@ -109,7 +109,7 @@ def bench(
     from taskforge_cli.bench.planning import FULL, QUICK
     from taskforge_cli.bench.progress import watching
     from taskforge_cli.bench.reporting import print_tables, write_json
-    from taskforge_cli.bench.running import run_all
+    from taskforge_cli.bench.running import Results, run_all
     from taskforge_core.logs import configure_logging
     from taskforge_sdk import TaskForgeError
 
@@ -132,15 +132,18 @@ def bench(
     signal.signal(signal.SIGTERM, _leave)
     # Also where whoever started us lets Ctrl-C be ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    results: Results = {}
     with ExitStack() as stack:
         open_stage = _given(settings, sizes, address, stack) if address else _own(settings, sizes)
+        # Also what was measured before a failure: it took its time.
+        stack.callback(print_tables, results)
         watcher = stack.enter_context(watching(repeat * sum(map(len, groups))))
         try:
-            results = run_all(groups, repeat, open_stage, watcher)
+            for each in run_all(groups, repeat, open_stage, watcher):
+                results.update(each)
         except TaskForgeError as error:
             where = ", ".join(address or ["the bench's own"])
             raise refusal(error, "queue or job", where) from error
-    print_tables(results)
     if json is not None:
         write_json(results, json)
     if plot is not None:

@@ -1,7 +1,7 @@
 """The run: every measurement as often as asked, each on its stage, one after the other."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from taskforge_cli.bench.measures import Metrics, Spread, spreads
@@ -19,8 +19,10 @@ OpenStage = Callable[[int, Callable[[int], None]], AbstractContextManager[Stage]
 
 def run_all(
     groups: Sequence[Sequence[Measurement]], repeat: int, open_stage: OpenStage, watcher: Watcher
-) -> Results:
+) -> Iterator[Results]:
     """Measure; what is compared with each other is measured close together.
+
+    Yields the results of each scenario once it is through.
 
     Args:
         groups: The measurements of each scenario.
@@ -31,8 +33,8 @@ def run_all(
     Raises:
         CommandError: A measurement has failed, or jobs came out wrong; it says which.
     """
-    runs: dict[str, list[Metrics]] = defaultdict(list)
     for group in groups:
+        runs: dict[str, list[Metrics]] = defaultdict(list)
         for number in range(1, repeat + 1):
             for measurement in group:
                 watcher.begin(f"{measurement.key} {number}/{repeat}")
@@ -46,4 +48,4 @@ def run_all(
                     metrics["ratio"] = metrics["jobs_per_s"] / base
                 runs[measurement.key].append(metrics)
                 watcher.end()
-    return {key: spreads(each) for key, each in runs.items()}
+        yield {key: spreads(each) for key, each in runs.items()}

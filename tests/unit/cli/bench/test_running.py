@@ -29,12 +29,27 @@ def test_a_ratio_is_taken_within_each_repetition() -> None:
     def open_stage(_servers: int, _show: Callable[[int], None]) -> Iterator[Any]:
         yield None
 
-    results = run_all(
+    (results,) = run_all(
         [[measurement("plain"), measurement("slow", "plain")]], 3, open_stage, NoWatcher()
     )
     assert made == ["plain", "slow"] * 3
     assert results["slow"]["ratio"] == Spread(0.5, 0.2, 0.9)
     assert "ratio" not in results["plain"]
+
+
+def test_what_was_measured_before_a_failure_is_not_lost_and_the_failure_is_named() -> None:
+    def fail(_: object) -> Metrics:
+        raise CommandError("the figures do not count")
+
+    @contextmanager
+    def open_stage(_servers: int, _show: Callable[[int], None]) -> Iterator[Any]:
+        yield None
+
+    good = Measurement("good", lambda _: {"jobs_per_s": 1.0})
+    running = run_all([[good], [Measurement("bad", fail)]], 1, open_stage, NoWatcher())
+    assert next(running) == {"good": {"jobs_per_s": Spread(1.0, 1.0, 1.0)}}
+    with pytest.raises(CommandError, match=r"^bad: the figures do not count$"):
+        next(running)
 
 
 class _Counted:
