@@ -9,10 +9,12 @@ from tests.support.administration import Administration, update_organisation, up
 from tests.support.refusals import expect_error
 from tests.support.snapshots import unchanged
 from tests.support.tenants import Tenant, insert_key
+from tests.support.waiting import until_blocked
 
 from taskforge.v1 import admin_pb2
 from taskforge.v1 import admin_service_pb2 as pb
 from taskforge_core.database import Database
+from taskforge_core.ids import uuid7
 
 
 async def allow(
@@ -103,6 +105,36 @@ async def test_projects_that_are_made_at_once_are_no_more_than_may_be(
     )
     assert len([each for each in outcomes if not isinstance(each, BaseException)]) == 5
     assert await count(served, acme.key) == 7
+
+
+async def test_a_project_that_is_being_made_counts(
+    served: Administration, database: Database, operator: Tenant, acme: Tenant
+) -> None:
+    await allow(served, operator, acme, max_projects=3)
+    async with database.hot.acquire() as other:
+        transaction = other.transaction()
+        await transaction.start()
+        # As far as another creation has come: it has its room, and is not committed.
+        await other.execute(
+            "SELECT FROM taskforge.organisations WHERE id = $1 FOR NO KEY UPDATE",
+            acme.organisation_id,
+        )
+        await other.execute(
+            "INSERT INTO taskforge.projects (id, organisation_id, name) VALUES ($1, $2, 'third')",
+            uuid7(),
+            acme.organisation_id,
+        )
+        late = asyncio.create_task(
+            expect_error(
+                make(served, acme.key, "fourth"),
+                StatusCode.RESOURCE_EXHAUSTED,
+                "TOO_MANY_PROJECTS",
+            )
+        )
+        await until_blocked(database.hot, other.get_server_pid())
+        await transaction.commit()
+        await late
+    assert await count(served, acme.key) == 3
 
 
 @pytest.mark.parametrize("limit", [0, -1, 100_001])
