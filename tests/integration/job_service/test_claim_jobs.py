@@ -1,17 +1,18 @@
 """claim_jobs: what is leased is leased once, by rules that are checked under the row's lock."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from asyncpg import Record
+from tests.support.hold_ups import held_up_behind
 from tests.support.leases import miscounts
 from tests.support.rows import insert_jobs, insert_project, insert_queue
 from tests.support.session_rows import claim as lease
-from tests.support.waiting import eventually
+from tests.support.waiting import until_blocked
 
 from taskforge_core.database import Database
 from taskforge_core.ids import DEFAULT_PROJECT_ID
@@ -243,27 +244,6 @@ async def test_attempts_beyond_the_allowed_ones_cannot_be_stored(database: Datab
         await claim(database.hot, [job_id])
 
 
-@pytest.fixture
-async def claim_that_waits(database: Database) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Claims wait behind their snapshot and before they lock jobs, until this is awaited."""
-    await database.hot.execute(
-        """
-        CREATE FUNCTION taskforge.wait() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NULL; END $$;
-        CREATE TRIGGER wait AFTER UPDATE ON taskforge.sessions
-        FOR EACH STATEMENT EXECUTE FUNCTION taskforge.wait()
-        """
-    )
-    async with database.hot.acquire() as holding:
-        await holding.execute("SELECT pg_advisory_lock(77)")
-
-        async def go_on() -> None:
-            await holding.execute("SELECT pg_advisory_unlock(77)")
-
-        yield go_on
-        await holding.execute("SELECT pg_advisory_unlock_all()")
-
-
 @pytest.mark.parametrize(
     ("change", "is_leased"),
     [
@@ -273,33 +253,20 @@ async def claim_that_waits(database: Database) -> AsyncIterator[Callable[[], Awa
     ],
 )
 async def test_a_job_that_changed_since_the_claim_began_is_judged_as_it_is_now(
-    database: Database,
-    claim_that_waits: Callable[[], Awaitable[None]],
-    change: str,
-    is_leased: bool,
+    database: Database, change: str, is_leased: bool
 ) -> None:
     queue_id = await insert_queue(database.hot, "q")
     changed, other = await insert_jobs(database.hot, queue_id, priorities=[3, 3])
-    claiming = asyncio.create_task(claim(database.hot, [changed, other]))
-    await until_waiting_for_advisory_lock(database)
-    await database.hot.execute(f"UPDATE taskforge.jobs SET {change} WHERE id = $1", changed)
-    await claim_that_waits()
+    # A claim writes its sessions behind its snapshot, and before it locks jobs.
+    async with held_up_behind(database.hot, "UPDATE ON taskforge.sessions") as holding:
+        claiming = asyncio.create_task(claim(database.hot, [changed, other]))
+        await until_blocked(database.hot, holding.get_server_pid())
+        await database.hot.execute(f"UPDATE taskforge.jobs SET {change} WHERE id = $1", changed)
     leased = await claiming
     assert set(leased) == ({changed, other} if is_leased else {other})
     assert (await stored(database, changed))["status"] == (3 if is_leased else 1 + ("2" in change))
     if is_leased:
         assert leased[changed]["priority"] == 9
-
-
-async def until_waiting_for_advisory_lock(database: Database) -> None:
-    async def waits() -> bool:
-        return bool(
-            await database.hot.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            )
-        )
-
-    await eventually(waits, "the claim waits")
 
 
 async def test_a_job_that_was_moved_to_another_queue_since_it_was_picked_is_left(

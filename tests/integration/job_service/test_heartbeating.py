@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from asyncpg import Record
 from tests.support.demands import demand
+from tests.support.hold_ups import held_up_behind
 from tests.support.job_use_cases import JobUseCases
 from tests.support.leases import miscounts, statuses
 from tests.support.rows import insert_jobs, insert_project
@@ -141,18 +142,6 @@ async def test_verdicts_are_read_behind_the_sessions_lock(
     assert own.call.lost == {own.tokens[0]}
 
 
-async def wait_behind_locked_sessions(database: Database) -> None:
-    """Let whoever counts jobs wait for a lock: a claim comes to it when it has locked sessions."""
-    await database.hot.execute(
-        """
-        CREATE FUNCTION taskforge.wait() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NULL; END $$;
-        CREATE TRIGGER wait AFTER INSERT ON taskforge.queue_deltas
-        FOR EACH STATEMENT EXECUTE FUNCTION taskforge.wait()
-        """
-    )
-
-
 async def test_a_claim_that_commits_first_is_judged_by_the_heartbeat_behind_it(
     replica: JobUseCases, database: Database, looked: asyncio.Event
 ) -> None:
@@ -160,9 +149,8 @@ async def test_a_claim_that_commits_first_is_judged_by_the_heartbeat_behind_it(
     own = await worker(replica, 1)
     await replica.allow(own.call, 2)
     [more] = await insert_jobs(database.hot, next(iter(own.call.subscription.queue_ids or ())))
-    await wait_behind_locked_sessions(database)
-    async with database.hot.acquire() as holding, holding.transaction():
-        await holding.execute("SELECT pg_advisory_xact_lock(77)")
+    # A claim comes to count its jobs when it has locked the session.
+    async with held_up_behind(database.hot, "INSERT ON taskforge.queue_deltas") as holding:
         claiming = asyncio.create_task(replica.group(own.call).run_once())
         await until_blocked(database.hot, holding.get_server_pid())
         beating = asyncio.create_task(own.beat(1, *own.tokens))
