@@ -10,9 +10,7 @@ _LOCK = 77
 
 
 @asynccontextmanager
-async def held_up_behind(
-    pool: "asyncpg.Pool[Any]", event: str
-) -> AsyncIterator[Any]:
+async def held_up_behind(pool: "asyncpg.Pool[Any]", event: str) -> AsyncIterator[Any]:
     """Whatever statement does this waits at its end for the transaction of this connection.
 
     Args:

@@ -231,16 +231,15 @@ def own_stage(
 def _temporary_folder() -> Iterator[Path]:
     """A folder for data and logs; after a failure the logs stay, so that one can look into them."""
     folder = Path(tempfile.mkdtemp(prefix="taskforge-bench-"))
+    unneeded = folder
     try:
         yield folder
     except (CommandError, TaskForgeError):
-        shutil.rmtree(folder / "data", ignore_errors=True)
+        unneeded = folder / "data"
         report_line(f"the logs are in {folder}")
         raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(unneeded, ignore_errors=True)
 
 
 def _perform(
