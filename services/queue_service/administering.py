@@ -137,7 +137,7 @@ class Administrator:
             unfinished = await _count_unfinished(connection, project_id, row["id"])
             if unfinished:
                 raise _not_empty(row, unfinished)
-            now = func.clock_timestamp()
+            now = func.statement_timestamp()  # One moment for both columns.
             await connection.execute(
                 update(queues).where(_is(row)).values(deleted_at=now, updated_at=now)
             )

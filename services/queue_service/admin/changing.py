@@ -25,7 +25,8 @@ async def change(
     changed = {name: value for name, value in wanted.items() if present[name] != value}
     if not changed:
         return before, {}
-    now = func.clock_timestamp()
+    # One moment for both columns; the row is locked, so this statement began after other changes.
+    now = func.statement_timestamp()
     columns = dict(changed, updated_at=now)
     if "is_enabled" in columns:
         columns["disabled_at"] = None if columns.pop("is_enabled") else now
