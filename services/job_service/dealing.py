@@ -102,9 +102,9 @@ class _Seat(Generic[TakerT]):
 
 
 def deal(
-    candidates: Sequence[CandidateT], takers: Sequence[TakerT]
+    candidates: Sequence[CandidateT], takers: Sequence[TakerT], in_a_row: int = 1
 ) -> tuple[list[tuple[CandidateT, TakerT]], list[TakerT]]:
-    """Deal candidates, in their order, to the takers in turn.
+    """Deal candidates, in their order, to the takers in turn, each up to `in_a_row` at a time.
 
     At the first candidate for which nobody has bytes left, those who could receive it are out of
     the deal: a smaller one behind it must not overtake it. The others, whose messages cannot hold
@@ -120,7 +120,7 @@ def deal(
     ]
     hands: list[tuple[CandidateT, TakerT]] = []
     stuck: list[TakerT] = []
-    turn = 0
+    turn = taken = 0
     for candidate in candidates:
         if not seats:
             break
@@ -139,14 +139,17 @@ def deal(
             out = [seat for seat in seats if seat.can_receive(candidate)]
             stuck += [seat.taker for seat in out if seat.credit == seat.taker.credit]
             seats = [seat for seat in seats if not seat.can_receive(candidate)]
-            turn = 0
+            turn = taken = 0
             continue
         seat.take(candidate)
         hands.append((candidate, seat.taker))
-        turn = (turn + offset + 1) % len(seats)
+        place = (turn + offset) % len(seats)
+        taken = taken + 1 if place == turn else 1
         if seat.credit == 0:
-            position = seats.index(seat)
-            del seats[position]
-            if seats:
-                turn = (turn - 1 if position < turn else turn) % len(seats)
+            del seats[place]
+            turn, taken = place % max(1, len(seats)), 0
+        elif taken == in_a_row:
+            turn, taken = (place + 1) % len(seats), 0
+        else:
+            turn = place
     return hands, stuck

@@ -5,7 +5,11 @@
 -- its last row is not certain to be next (`dealing.certain` cuts there).
 -- Index: jobs_ready, one range a queue, read in its order; queues_pkey or queues_name.
 -- Queues that are given are probed one by one (OFFSET 0 keeps the planner to that); only a
--- subscription to all of them reads all of them.
+-- subscription to all of them reads all of them. They are read in the order of their priority, and no
+-- further than the rows suffice.
+-- A job that an unfinished transaction has locked or changed is left out: another replica's claim most
+-- often, which this one would only come too late for. Such a transaction stands in this one's snapshot
+-- or began after it; whoever slips through is found out by the claim.
 --
 -- $1 project_id, $2 queue ids (NULL: all of the project), $3 per_queue, $4 rows at most,
 -- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room,
@@ -17,13 +21,19 @@ SELECT
     job.message_bytes,
     queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
 FROM (
-    SELECT own.*
-    FROM (SELECT DISTINCT unnest($2::uuid[])) AS given (id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
-    ) AS own
-    UNION ALL
-    SELECT * FROM taskforge.queues WHERE project_id = $1 AND $2::uuid[] IS NULL
+    SELECT id, priority, max_concurrent_jobs, rate_limit_per_minute
+    FROM (
+        SELECT own.*
+        FROM (SELECT DISTINCT unnest($2::uuid[])) AS given (id)
+        CROSS JOIN LATERAL (
+            SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
+        ) AS own
+        UNION ALL
+        SELECT * FROM taskforge.queues WHERE project_id = $1 AND $2::uuid[] IS NULL
+    ) AS present
+    WHERE id <> ALL($6::uuid[]) AND is_active AND deleted_at IS NULL
+    ORDER BY priority DESC
+    OFFSET 0
 ) AS queue
 CROSS JOIN LATERAL (
     SELECT id, priority, created_at, payload_bytes, size.message_bytes
@@ -33,13 +43,12 @@ CROSS JOIN LATERAL (
             + coalesce(octet_length(labels::text), 0)
             + coalesce(octet_length(progress::text), 0) AS message_bytes
     ) AS size
-    WHERE project_id = $1 AND queue_id = queue.id AND status = 1 AND id <> ALL($5::uuid[])
+    WHERE project_id = $1 AND queue_id = queue.id AND status = 1 AND id NOT IN (SELECT unnest($5::uuid[]))
+      AND jobs.xmax <> ALL(ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::xid))
+      AND age(jobs.xmax) NOT BETWEEN 0 AND (SELECT age(pg_snapshot_xmax(pg_current_snapshot())::xid))
       AND size.message_bytes <= $7
     ORDER BY priority DESC, created_at, id
     LIMIT $3
 ) AS job
-WHERE queue.id <> ALL($6::uuid[])
-  AND queue.is_active
-  AND queue.deleted_at IS NULL
 ORDER BY queue.priority DESC, job.priority DESC, job.created_at, job.id
 LIMIT $4

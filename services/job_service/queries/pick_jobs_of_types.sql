@@ -4,7 +4,11 @@
 -- rare type never walks the backlog of the others.
 -- Index: jobs_ready_by_type, one range a pair, read in its order; queues_pkey or queues_name.
 -- Queues that are given are probed one by one (OFFSET 0 keeps the planner to that); only a
--- subscription to all of them reads all of them.
+-- subscription to all of them reads all of them. They are read in the order of their priority, and no
+-- further than the rows suffice.
+-- A job that an unfinished transaction has locked or changed is left out: another replica's claim most
+-- often, which this one would only come too late for. Such a transaction stands in this one's snapshot
+-- or began after it; whoever slips through is found out by the claim.
 --
 -- $1 project_id, $2 queue ids (NULL: all of the project), $3 per pair, $4 rows at most,
 -- $5 jobs to leave out, as they were tried before, $6 job types, $7 queues to leave out, as they have
@@ -17,13 +21,19 @@ SELECT
     job.message_bytes,
     queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
 FROM (
-    SELECT own.*
-    FROM (SELECT DISTINCT unnest($2::uuid[])) AS given (id)
-    CROSS JOIN LATERAL (
-        SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
-    ) AS own
-    UNION ALL
-    SELECT * FROM taskforge.queues WHERE project_id = $1 AND $2::uuid[] IS NULL
+    SELECT id, priority, max_concurrent_jobs, rate_limit_per_minute
+    FROM (
+        SELECT own.*
+        FROM (SELECT DISTINCT unnest($2::uuid[])) AS given (id)
+        CROSS JOIN LATERAL (
+            SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
+        ) AS own
+        UNION ALL
+        SELECT * FROM taskforge.queues WHERE project_id = $1 AND $2::uuid[] IS NULL
+    ) AS present
+    WHERE id <> ALL($7::uuid[]) AND is_active AND deleted_at IS NULL
+    ORDER BY priority DESC
+    OFFSET 0
 ) AS queue
 CROSS JOIN unnest($6::text[]) AS type (name)
 CROSS JOIN LATERAL (
@@ -38,13 +48,12 @@ CROSS JOIN LATERAL (
       AND queue_id = queue.id
       AND job_type = type.name
       AND status = 1
-      AND id <> ALL($5::uuid[])
+      AND id NOT IN (SELECT unnest($5::uuid[]))
+      AND jobs.xmax <> ALL(ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::xid))
+      AND age(jobs.xmax) NOT BETWEEN 0 AND (SELECT age(pg_snapshot_xmax(pg_current_snapshot())::xid))
       AND size.message_bytes <= $8
     ORDER BY priority DESC, created_at, id
     LIMIT $3
 ) AS job
-WHERE queue.id <> ALL($7::uuid[])
-  AND queue.is_active
-  AND queue.deleted_at IS NULL
 ORDER BY queue.priority DESC, job.priority DESC, job.created_at, job.id
 LIMIT $4

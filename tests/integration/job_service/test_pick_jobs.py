@@ -192,12 +192,29 @@ async def test_a_candidate_says_its_source_and_size(database: Database) -> None:
     assert (typed.id, typed.source, typed.payload_bytes) == (job_id, (queue_id, "send"), 77)
 
 
-async def test_a_pick_neither_locks_nor_waits(database: Database) -> None:
+@pytest.mark.parametrize("typed", [False, True])
+async def test_a_pick_neither_locks_nor_waits_and_leaves_out_what_is_locked(
+    database: Database, typed: bool
+) -> None:
+    queue_id = await insert_queue(database.hot, "q")
+    made = await insert_jobs(database.hot, queue_id, priorities=[0] * 3, job_type="send")
+    job_types = ("send",) if typed else ()
+    async with database.hot.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM taskforge.jobs WHERE id = $1 FOR UPDATE", made[0])
+        assert ids(await picked(database, job_types=job_types)) == made[1:]
+        async with database.hot.acquire() as other, other.transaction():
+            await pick_jobs(other, DEFAULT_PROJECT_ID, None, ALL, ALL, (), job_types, (), ANY_SIZE)
+            await connection.execute("DELETE FROM taskforge.jobs WHERE id = $1", made[2])
+
+
+async def test_what_was_locked_or_claimed_in_vain_is_picked_again(database: Database) -> None:
     queue_id = await insert_queue(database.hot, "q")
     made = await insert_jobs(database.hot, queue_id, priorities=[0] * 3)
-    async with database.hot.acquire() as connection, connection.transaction():
-        await connection.execute("SELECT FROM taskforge.jobs FOR UPDATE")
-        assert ids(await picked(database)) == made
-        async with database.hot.acquire() as other, other.transaction():
-            await pick_jobs(other, DEFAULT_PROJECT_ID, None, ALL, ALL, (), (), (), ANY_SIZE)
-            await connection.execute("DELETE FROM taskforge.jobs")
+    async with database.hot.acquire() as connection:
+        await connection.execute("SELECT FROM taskforge.jobs WHERE id = $1 FOR UPDATE", made[0])
+        undone = connection.transaction()
+        await undone.start()
+        await connection.execute("UPDATE taskforge.jobs SET priority = 9 WHERE id = $1", made[1])
+        assert ids(await picked(database)) == [made[0], made[2]]
+        await undone.rollback()
+    assert ids(await picked(database)) == made

@@ -59,9 +59,9 @@ def hands(dealt: Sequence[tuple[Candidate, Taker]]) -> list[tuple[int, str]]:
 
 
 def dealt_to(
-    candidates: Sequence[Candidate], takers: Sequence[Taker]
+    candidates: Sequence[Candidate], takers: Sequence[Taker], in_a_row: int = 1
 ) -> list[tuple[Candidate, Taker]]:
-    dealt, _ = deal(candidates, takers)
+    dealt, _ = deal(candidates, takers, in_a_row)
     return dealt
 
 
@@ -135,6 +135,12 @@ def test_candidates_go_round_the_takers_in_turn() -> None:
 def test_a_taker_gets_no_more_than_its_credit_and_the_turn_goes_on_behind_it() -> None:
     dealt = dealt_to(jobs(*[2] * 9), [Taker("a", 1), Taker("b", 3), Taker("c", 2)])
     assert hands(dealt) == list(enumerate("abcbcb"))
+
+
+def test_each_taker_gets_so_many_in_a_row_as_it_takes() -> None:
+    takers = [Taker("a", 5), Taker("b", 1), Taker("c", 5)]
+    shares = [name for _, name in hands(dealt_to(jobs(*[2] * 9), takers, 2))]
+    assert "".join(shares) == "aabccaacc"
 
 
 @pytest.mark.parametrize("credit", [0, -1])
@@ -253,11 +259,14 @@ TAKERS = st.lists(
 SIZES = st.lists(st.integers(1, 2000), max_size=25)
 
 
-def naive(candidates: Sequence[Candidate], takers: Sequence[Taker]) -> list[tuple[int, str]]:
+def naive(
+    candidates: Sequence[Candidate], takers: Sequence[Taker], in_a_row: int
+) -> list[tuple[int, str]]:
     """The rules word by word, with the whole table laid out anew for each candidate."""
     got: dict[str, list[int]] = {taker.name: [] for taker in takers}
     order = [taker for taker in takers if taker.credit > 0]
     dealt: list[tuple[int, str]] = []
+    turns: list[str] = []
     for candidate in candidates:
         # `order` begins with whoever's turn it is.
         sitting = [taker for taker in order if len(got[taker.name]) < taker.credit]
@@ -268,12 +277,16 @@ def naive(candidates: Sequence[Candidate], takers: Sequence[Taker]) -> list[tupl
         able = [taker for taker in receivers if has_bytes(taker, got[taker.name], size)]
         if not able:
             order = [taker for taker in order if taker not in receivers]
+            turns = []
             continue
         winner = able[0]
         got[winner.name].append(size)
         dealt.append((candidate.number, winner.name))
-        place = order.index(winner) + 1
+        turns = [*turns, winner.name] if {winner.name} >= set(turns) else [winner.name]
+        is_through = len(turns) == in_a_row or len(got[winner.name]) == winner.credit
+        place = order.index(winner) + is_through
         order = order[place:] + order[:place]
+        turns = [] if is_through else turns
     return dealt
 
 
@@ -286,14 +299,17 @@ def has_bytes(taker: Taker, got: list[int], size: int) -> bool:
     return is_empty or sum(got) + size <= taker.byte_credit
 
 
-@given(SIZES, TAKERS)
-def test_a_deal_is_what_the_rules_say(sizes: list[int], takers: list[Taker]) -> None:
-    assert hands(dealt_to(jobs(*sizes), takers)) == naive(jobs(*sizes), takers)
+@given(SIZES, TAKERS, st.integers(1, 4))
+def test_a_deal_is_what_the_rules_say(
+    sizes: list[int], takers: list[Taker], in_a_row: int
+) -> None:
+    dealt = dealt_to(jobs(*sizes), takers, in_a_row)
+    assert hands(dealt) == naive(jobs(*sizes), takers, in_a_row)
 
 
-@given(SIZES, TAKERS)
-def test_no_rule_is_ever_broken(sizes: list[int], takers: list[Taker]) -> None:
-    dealt = dealt_to(jobs(*sizes), takers)
+@given(SIZES, TAKERS, st.integers(1, 4))
+def test_no_rule_is_ever_broken(sizes: list[int], takers: list[Taker], in_a_row: int) -> None:
+    dealt = dealt_to(jobs(*sizes), takers, in_a_row)
     got = [candidate.number for candidate, _ in dealt]
     assert got == sorted(set(got))
     for taker in takers:
