@@ -156,7 +156,10 @@ class Group:
             if not hands:
                 if without_bytes:
                     continue
-                return False
+                if not tried:
+                    return False
+                got_all = False
+                break
             claimed = await self._claim(hands)
             full |= claimed.full
             # The pass goes on behind what others have.

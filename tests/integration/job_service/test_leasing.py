@@ -17,6 +17,7 @@ from tests.support.waiting import eventually
 
 from job_service.demanding import Demand, Leased
 from job_service.grouping import Group
+from job_service.leasing import Claimer, Picked
 from taskforge_core.database import Database
 from taskforge_core.ending import end_leases
 from taskforge_core.notifications import Notifier
@@ -149,26 +150,38 @@ async def lock_first(connection: Any, count: int) -> None:
     )
 
 
-async def test_where_others_have_locked_everything_it_is_looked_for_again_soon(
-    replica: JobUseCases, database: Database
+async def test_where_others_came_first_it_is_looked_again_soon(
+    replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They tell nobody when they are done, and the poll comes once a second only."""
     queue_id = await insert_queue(database.hot, "q")
-    job_ids = await insert_jobs(database.hot, queue_id, priorities=[0] * 30)
-    call = demand(max_in_flight=1)
+    job_ids = await insert_jobs(database.hot, queue_id, priorities=[0] * 5)
+    call = demand(max_in_flight=5)
     await replica.open(call)
     group = replica.group(call)
+    pick = Claimer.pick
     async with database.hot.acquire() as connection, connection.transaction():
-        await lock_first(connection, 30)
-        assert await group.run_once() is False
+
+        async def pick_and_be_overtaken(claimer: Claimer, *arguments: Any) -> list[Picked]:
+            picked = await pick(claimer, *arguments)
+            await lock_first(connection, 5)
+            return picked
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Claimer, "pick", pick_and_be_overtaken)
+            assert await group.run_once() is False
         assert got(call) == []
 
         async def woken() -> bool:
             return bool(group._loop._woken.is_set())
 
         await eventually(woken, "the pass is to be repeated")
+        group._loop._woken.clear()
+        # Now that it sees them locked it waits for news.
+        assert await group.run_once() is False
+        assert not group._loop._woken.is_set()
     await group.run_once()
-    assert got(call) == job_ids[:1]
+    assert got(call) == job_ids
 
 
 async def test_jobs_too_large_for_a_call_are_left_to_others_and_those_behind_are_taken(

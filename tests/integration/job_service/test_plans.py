@@ -159,8 +159,8 @@ CASES: dict[str, Case] = {
     "list_held_leases": Case(
         lambda e, s: queries.list_held_leases(e, PROJECT, s.session_ids), 20 * HELD, 20 * HELD
     ),
-    # A row of each queue is read beside its jobs. Of the best queue 8 are picked, the rest of those of
-    # the next priority, a fifth of all; the others' jobs are not looked at.
+    # A row of each queue is read beside its jobs. The best queue yields 8, those of the next
+    # priority, a fifth of all, the rest; at the others' jobs nobody looks.
     "pick_jobs": Case(pick(8, 200), QUEUES + QUEUES // 5 * 8 + 20, 200),
     "pick_jobs of few queues": Case(pick(8, 50, of="some"), 20 * 9, 50),
     "pick_jobs of one queue": Case(pick(100, 100, of="backlog"), 101, 100),

@@ -300,9 +300,7 @@ def has_bytes(taker: Taker, got: list[int], size: int) -> bool:
 
 
 @given(SIZES, TAKERS, st.integers(1, 4))
-def test_a_deal_is_what_the_rules_say(
-    sizes: list[int], takers: list[Taker], in_a_row: int
-) -> None:
+def test_a_deal_is_what_the_rules_say(sizes: list[int], takers: list[Taker], in_a_row: int) -> None:
     dealt = dealt_to(jobs(*sizes), takers, in_a_row)
     assert hands(dealt) == naive(jobs(*sizes), takers, in_a_row)
 
