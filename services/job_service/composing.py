@@ -9,6 +9,7 @@ from job_service.calling import Calls
 from job_service.changing import JobChanger
 from job_service.dispatching import Dispatcher
 from job_service.enqueueing import Enqueuer
+from job_service.expediting import Expediter
 from job_service.hearing import Hearing
 from job_service.heartbeating import Heartbeats
 from job_service.leasing import Claimer
@@ -62,7 +63,9 @@ class JobServer:
             self.server_id,
         )
         self.use_cases = UseCases(
-            enqueuer=Enqueuer(database, projects, routes, browser, waker),
+            enqueuer=Enqueuer(
+                database, projects, routes, browser, waker, Expediter(self.dispatcher, routes)
+            ),
             browser=browser,
             changer=JobChanger(database, projects, browser, self.dispatcher, reconciler, waker),
             streamer=Streamer(calls, returner),

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from job_service.drafting import Draft
 from taskforge.v1 import job_pb2
+from taskforge_core.statuses import JobStatus
 
 
 class Row(Protocol):
@@ -38,7 +39,7 @@ def created_job(
     created_at: int,
     scheduled_for: int | None,
 ) -> job_pb2.Job:
-    """The job that was made of a draft; times in microseconds."""
+    """The job as it was made of a draft, before any lease; times in microseconds."""
     spec = draft.spec
     job = job_pb2.Job(
         id=str(draft.id),
@@ -46,7 +47,11 @@ def created_job(
         project_id=str(project_id),
         job_type=draft.job_type,
         payload=draft.payload,
-        status=job_pb2.JobStatus.ValueType(status),
+        status=(
+            job_pb2.JOB_STATUS_PENDING
+            if status == JobStatus.PROCESSING
+            else job_pb2.JobStatus.ValueType(status)
+        ),
         priority=draft.priority,
         max_attempts=max_attempts,
         created_at=timestamp(created_at),

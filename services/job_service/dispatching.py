@@ -24,6 +24,7 @@ class Dispatcher:
         self._groups: dict[Subscription, Group] = {}
         self._by_session: dict[tuple[UUID, UUID], Demand] = {}
         self._settling: list[Set[int]] = []
+        self._turn = 0
 
     @property
     def demands(self) -> list[Demand]:
@@ -55,6 +56,19 @@ class Dispatcher:
         group.demands.append(demand)
         group.wake()
         return group
+
+    def idle_groups(self, project_id: UUID) -> list[Group]:
+        """Those of the project whose calls took all that was ready, another one first each time."""
+        self._turn += 1
+        idle = [
+            group
+            for group in self._groups.values()
+            if group.subscription.project_id == project_id
+            and group.found_nothing
+            and not group.turn.locked()
+        ]
+        first = self._turn % max(1, len(idle))
+        return idle[first:] + idle[:first]
 
     def remove(self, demand: Demand) -> None:
         """Forget a call that has ended."""
@@ -118,7 +132,7 @@ class Dispatcher:
         """Look for jobs for one call, which has credit again."""
         group = self._groups.get(demand.subscription)
         if group is not None and demand.credit > 0:
-            group.wake()
+            group.wake_for_credit()
 
     def leases_ended(self, project_id: UUID, session_id: UUID, lease_seqs: Iterable[int]) -> bool:
         """Stop counting leases of a session. False: its call is not here."""

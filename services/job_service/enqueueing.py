@@ -7,6 +7,7 @@ from job_service.admitting import Admission
 from job_service.browsing import JobBrowser
 from job_service.conversion import created_job
 from job_service.drafting import Draft, content_hash, draft
+from job_service.expediting import Expediter
 from job_service.inserting import Created, Inserter, Outcome, Repeated, request_id_reused
 from job_service.queries import remember_request
 from job_service.routing import Routes
@@ -47,12 +48,14 @@ class Enqueuer:
         routes: Routes,
         browser: JobBrowser,
         waker: Waker,
+        expediter: Expediter,
     ) -> None:
         self._database = database
         self._projects = projects
         self._routes = routes
         self._browser = browser
         self._waker = waker
+        self._expediter = expediter
         self._inserter = Inserter(routes)
         self._admission = Admission(database)
         self.batcher: Batcher[Draft, Created | Repeated] = Batcher(
@@ -193,12 +196,15 @@ class Enqueuer:
 
     async def _insert_batch(self, project_id: UUID, drafts: list[Draft]) -> list[Outcome]:
         """Insert the jobs of several calls; one statement unless something is not as usual."""
-        async with self._admission.crowds.entry(self._database.hot, project_id, drafts) as (
-            connection,
-            beyond,
-        ):
-            fitting = [item for item in drafts if item.id not in beyond]
-            inserted = iter(await self._inserter.insert(connection, project_id, fitting))
+        async with self._expediter.offer(project_id, drafts) as offer:
+            async with self._admission.crowds.entry(self._database.hot, project_id, drafts) as (
+                connection,
+                beyond,
+            ):
+                fitting = [item for item in drafts if item.id not in beyond]
+                inserted = iter(await self._inserter.insert(connection, project_id, fitting, offer))
+            if offer is not None:
+                offer.deliver()
         outcomes = [beyond.get(item.id) or next(inserted) for item in drafts]
         self._wake(project_id, outcomes)
         return outcomes

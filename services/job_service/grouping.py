@@ -11,8 +11,9 @@ import asyncpg
 import structlog
 
 from job_service.dealing import certain, deal
-from job_service.demanding import Demand, Leased, Subscription
-from job_service.leasing import BUSY_SESSION_SECONDS, Claimed, Claimer, Hand
+from job_service.demanding import LARGEST_MESSAGE_BYTES, Demand, Leased, Subscription
+from job_service.leasing import Claimed, Claimer, Hand
+from job_service.seating import BUSY_SESSION_SECONDS
 from taskforge_core.loops import Loop
 from taskforge_core.notifications import Notifier
 
@@ -59,7 +60,10 @@ class Group:
         self._claimer = claimer
         self._notifier = notifier
         self._loop = Loop(f"dispatch {subscription.project_id}", self.run_once, POLL)
-        self._claiming = asyncio.Lock()
+        self.turn = asyncio.Lock()
+        """Held by whoever deals jobs to the calls: their credit is its to give away."""
+        self.found_nothing = False
+        """The latest pass took all that was ready; what became ready since leads to another."""
         self._passes: set[asyncio.Task[bool]] = set()
         self._sources_seen = 1
         self._most = MAX_CLAIM
@@ -85,6 +89,11 @@ class Group:
         self._to_pass_on.update(queue_ids)
         self._loop.wake()
 
+    def wake_for_credit(self) -> None:
+        """Look for jobs now, as a call has room again; where nothing was left there is no need."""
+        if not self.found_nothing:
+            self._loop.wake()
+
     @property
     def credit(self) -> int:
         """How many jobs its calls take now."""
@@ -109,7 +118,8 @@ class Group:
 
     async def run_once(self) -> bool:
         """Claim and deal until nobody wants more or nothing is left. True: look again at once."""
-        async with self._claiming:
+        async with self.turn:
+            self.found_nothing = False
             passing_on, self._to_pass_on = self._to_pass_on, set()
             satisfied = False
             try:
@@ -133,12 +143,13 @@ class Group:
         per_source = 0
         got_all = True
         for _ in range(MAX_ROUNDS):
-            takers = [each for each in self._takers() if not any(each is one for one in stuck)]
+            takers = [each for each in self.takers() if not any(each is one for one in stuck)]
             wanted = min(self._most, sum(demand.credit for demand in takers))
             if wanted == 0:
                 return False
             per_source = min(wanted, max(per_source, self._first_per_source(wanted)))
             largest = max(demand.max_message_bytes for demand in takers)
+            sees_all = largest >= LARGEST_MESSAGE_BYTES
             picked = await self._claimer.pick(
                 self.subscription, per_source, wanted, tried, list(full), largest
             )
@@ -157,6 +168,7 @@ class Group:
                 if without_bytes:
                     continue
                 if not tried:
+                    self.found_nothing = not picked and not full and sees_all
                     return False
                 got_all = False
                 break
@@ -171,6 +183,7 @@ class Group:
                 and not more_may_follow
                 and len(picked) < wanted
             ):
+                self.found_nothing = not tried and not full and sees_all
                 return False
             if more_may_follow:
                 per_source *= 4
@@ -180,7 +193,7 @@ class Group:
         self._wake_in(random.uniform(0.002, BUSY_QUEUE_SECONDS))
         return False
 
-    def _takers(self) -> list[Demand]:
+    def takers(self) -> list[Demand]:
         """The calls that want jobs; each claim begins with another one."""
         if self.demands:
             self.demands.append(self.demands.pop(0))

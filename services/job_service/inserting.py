@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from job_service.drafting import Draft
+from job_service.expediting import Offer
 from job_service.queries import find_requests, insert_jobs, read_queue_rules
 from job_service.routing import Routes, queue_not_found
 from taskforge_core.errors import (
@@ -48,19 +49,37 @@ class Inserter:
         self._routes = routes
 
     async def insert(
-        self, executor: Executor, project_id: UUID, drafts: Sequence[Draft]
+        self,
+        executor: Executor,
+        project_id: UUID,
+        drafts: Sequence[Draft],
+        offer: Offer | None = None,
     ) -> list[Outcome]:
-        """Insert what can be inserted; one outcome a draft."""
+        """Insert what can be inserted; one outcome a draft.
+
+        With an offer what can be leased is leased: it is to be delivered after the commit.
+        """
         outcomes: dict[UUID, Outcome] = {}
         left = list(drafts)
         for _ in range(_TRIES):
             if not left:
                 break
             by_id = {item.id: item for item in left}
-            for row in await insert_jobs(executor, project_id, _columns(left)):
-                ids, *told = row.values()
-                for job_id in ids:
-                    outcomes[job_id] = Created(by_id[job_id], *told)
+            if offer is not None and offer.stands:
+                for row in await offer.insert(executor, left, _columns(left)):
+                    outcomes[row["id"]] = Created(
+                        by_id[row["id"]],
+                        row["status"],
+                        row["max_attempts"],
+                        row["created_at"],
+                        row["scheduled_for"],
+                    )
+            else:
+                for row in await insert_jobs(executor, project_id, _columns(left)):
+                    ids, *told = row.values()
+                    for job_id in ids:
+                        outcomes[job_id] = Created(by_id[job_id], *told)
+            offer = None
             refused = [item for item in left if item.id not in outcomes]
             left = []
             if refused:

@@ -15,6 +15,7 @@ from job_service.browsing import JobBrowser
 from job_service.demanding import Demand, Leased
 from job_service.dispatching import Dispatcher
 from job_service.enqueueing import Enqueuer
+from job_service.expediting import Expediter
 from job_service.grouping import Group
 from job_service.heartbeating import Heartbeats
 from job_service.leasing import Claimer
@@ -128,7 +129,9 @@ async def job_use_cases(settings: Settings, name: str) -> AsyncIterator[JobUseCa
             reconciler=Reconciler(database, dispatcher),
             routes=routes,
             browser=browser,
-            enqueuer=Enqueuer(database, projects, routes, browser, waker),
+            enqueuer=Enqueuer(
+                database, projects, routes, browser, waker, Expediter(dispatcher, routes)
+            ),
             heartbeats=Heartbeats(database, projects, dispatcher, waker),
             settler=Settler(database, projects, waker),
         )

@@ -29,6 +29,39 @@ async def insert_jobs(
     return await executor.fetch(_statements["insert_jobs"], project_id, *columns)
 
 
+async def insert_leased_jobs(
+    executor: Executor,
+    project_id: UUID,
+    columns: Sequence[Sequence[object]],
+    sessions: Sequence["SessionTerms"],
+    seats: Sequence[tuple[UUID, UUID, str]],
+    queue_ids: Sequence[UUID] | None,
+    job_types: Sequence[str],
+) -> tuple[list["Standing"], list[Record]]:
+    """See `insert_leased_jobs.sql`; `columns` as for `insert_jobs`.
+
+    `seats` are the jobs that were dealt, each with its session and that one's worker.
+
+    Returns how the sessions stand, without those that others have locked, and of each job that was
+    created `id, status, max_attempts, created_at, scheduled_for, lease_seq, timeout_at`; times are
+    microseconds.
+    """
+    rows = await executor.fetch(
+        _statements["insert_leased_jobs"],
+        project_id,
+        *columns,
+        [each.session_id for each in sessions],
+        [each.call_id for each in sessions],
+        [each.max_in_flight for each in sessions],
+        [job_id for job_id, _, _ in seats],
+        [session_id for _, session_id, _ in seats],
+        [worker_id for _, _, worker_id in seats],
+        queue_ids,
+        job_types,
+    )
+    return _standings_apart(rows)
+
+
 async def find_requests(
     executor: Executor, project_id: UUID, request_ids: Sequence[str]
 ) -> list[Record]:
@@ -208,9 +241,13 @@ async def claim_jobs(
         [each.call_id for each in sessions],
         [each.max_in_flight for each in sessions],
     )
-    # The leases come first.
-    leases = next((at for at, row in enumerate(rows) if row["id"] is None), len(rows))
-    return [_standing(row["session"]) for row in rows[leases:]], rows[:leases]
+    return _standings_apart(rows)
+
+
+def _standings_apart(rows: Sequence[Record]) -> tuple[list["Standing"], list[Record]]:
+    """Tell the rows of sessions from those of jobs, which come first."""
+    jobs = next((at for at, row in enumerate(rows) if row["id"] is None), len(rows))
+    return [_standing(row["session"]) for row in rows[jobs:]], list(rows[:jobs])
 
 
 def _standing(text: str) -> Standing:

@@ -1,20 +1,16 @@
 -- Leases jobs to sessions: of the picked candidates those that are still ready and that no other
 -- claim has locked, if every session may take what it was dealt.
 --
--- Guarantee, of sessions: one whose current call is not the given one, that was told to take no more,
--- that was rescued and has not spoken since, or whose leases have expired, may take nothing, and none of
--- this can change until this transaction ends. One that holds nothing needs no heartbeat: its clock
--- starts here. One that another transaction has locked is left out of the answer: it must not hold up
--- the others. Unless each of them may take jobs, and may hold as many as it was dealt by, nothing is
--- leased: else the others would be given what ranks behind the jobs that fell to it. How each stands
--- comes back, so that they can be dealt anew.
--- Of jobs: status and queue are checked again under the row's lock (a redrive may have moved the job to a
+-- Guarantee: unless every session may take jobs, and may hold as many as it was dealt by (`standing` tells
+-- what that takes), nothing is leased: else the others would be given what ranks behind the jobs that fell
+-- to it. How each stands comes back, so that they can be dealt anew.
+-- Status and queue are checked again under the row's lock (a redrive may have moved the job to a
 -- queue with other rules), and a row locked by another claim is skipped instead of waited for; each
 -- lease gets a number that no lease had before.
 -- A queue with limits yields nothing unless its lock is held ($8). A claim on a queue without limits
 -- shares its lock, so that the first claim under a new limit waits for those still under none.
 -- One statement, so that a claim without limits is one trip to the database and back.
--- Index: sessions_pkey and jobs_held, one probe a session in each; queues_pkey, one a queue; jobs_pkey,
+-- Index: those of `standing`; queues_pkey, one probe a queue; jobs_pkey,
 -- twice, by all jobs of a seat at once. To probe it for one job after the other takes a quarter more, to
 -- lock each by a lateral subquery as well. The ids are cut out of the array where they are used: in
 -- `hand` they would be copied with every row that is locked or written. What keeps the planner to these
@@ -26,55 +22,12 @@
 -- the last of their jobs (from 1), $5 session ids, $6 worker ids, $7 the queues from which their jobs
 -- were picked; $8 queues whose locks this transaction holds; aligned arrays of the sessions: $9 ids,
 -- $10 call ids, $11 how many leases each may hold, as it was dealt by
-WITH session AS MATERIALIZED (
-    SELECT
-        own.project_id,
-        own.session_id,
-        own.call_id = named.call_id AS is_current,
-        own.must_heartbeat OR own.draining AS must_wait,
-        own.expires_at,
-        own.max_in_flight,
-        own.max_in_flight = named.max_in_flight AS is_as_dealt,
-        own.draining,
-        -- No NOT EXISTS: it may be planned as a hash of all leases there are.
-        coalesce((
-            SELECT false
-            FROM taskforge.jobs AS job
-            WHERE job.project_id = $1 AND job.session_id = own.session_id AND job.status = 3
-            LIMIT 1
-        ), true) AS is_empty
-    FROM unnest($9::uuid[], $10::uuid[], $11::integer[])
-        AS named (session_id, call_id, max_in_flight)
-    CROSS JOIN LATERAL (
-        SELECT *
-        FROM taskforge.sessions AS present
-        WHERE present.project_id = $1 AND present.session_id = named.session_id
-        FOR NO KEY UPDATE SKIP LOCKED
-    ) AS own
-), started AS (
-    UPDATE taskforge.sessions AS own
-    SET expires_at = clock_timestamp() + own.lease_duration
-    FROM session
-    WHERE session.is_current AND NOT session.must_wait AND session.is_empty
-      AND own.project_id = session.project_id AND own.session_id = session.session_id
-    RETURNING own.session_id, own.expires_at
-), standing AS MATERIALIZED (
-    SELECT
-        session.session_id,
-        session.is_current,
-        session.max_in_flight,
-        session.draining,
-        session.is_as_dealt,
-        coalesce(started.expires_at, session.expires_at) AS expires_at,
-        session.is_current AND NOT session.must_wait
-            AND coalesce(started.expires_at, session.expires_at) > clock_timestamp() AS may_take
-    FROM session
-    LEFT JOIN started ON started.session_id = session.session_id
-), admission AS MATERIALIZED (
-    SELECT count(*) = cardinality($9::uuid[]) AS is_granted
-    FROM standing
-    WHERE may_take AND is_as_dealt
-), open_queue AS MATERIALIZED (
+WITH named AS MATERIALIZED (
+    SELECT *
+    FROM unnest($9::uuid[], $10::uuid[], $11::integer[]) AS each (session_id, call_id, max_in_flight)
+),
+-- part: standing
+, open_queue AS MATERIALIZED (
     SELECT queue.id, queue.timeout
     FROM (SELECT DISTINCT unnest($7::uuid[])) AS given (id)
     CROSS JOIN LATERAL (
@@ -154,15 +107,7 @@ SELECT
 FROM leased
 UNION ALL
 SELECT
-    json_build_object(
-        'session_id', session_id,
-        'is_current', is_current,
-        'may_take', may_take,
-        'is_as_dealt', is_as_dealt,
-        'expires_at', (extract(epoch FROM expires_at) * 1000000)::bigint,
-        'max_in_flight', max_in_flight,
-        'draining', draining
-    )::text,
+    session,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL
-FROM standing
+FROM told

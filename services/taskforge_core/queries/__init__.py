@@ -3,13 +3,17 @@
 `Statements` reads a package's `*.sql`; the functions here and in the services give them types.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Protocol
 from uuid import UUID
 
 from asyncpg import Record
+
+_PART = re.compile(r"^-- part: (\w+)$", re.MULTILINE)
 
 
 class Executor(Protocol):
@@ -20,17 +24,30 @@ class Executor(Protocol):
 
 
 class Statements:
-    """The texts of a package's `.sql` files by name, read once when the package is imported."""
+    """The texts of a package's `.sql` files by name, read once when the package is imported.
+
+    What several statements have in common stands in its folder `parts`; the line `-- part: NAME`
+    is where it belongs.
+    """
 
     def __init__(self, package: str) -> None:
+        folder = files(package)
+        parts = _texts(folder / "parts") if (folder / "parts").is_dir() else {}
         self._texts = {
-            entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8")
-            for entry in files(package).iterdir()
-            if entry.name.endswith(".sql")
+            name: _PART.sub(lambda line: parts[line[1]], text)
+            for name, text in _texts(folder).items()
         }
 
     def __getitem__(self, name: str) -> str:
         return self._texts[name]
+
+
+def _texts(folder: Traversable) -> dict[str, str]:
+    return {
+        entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+    }
 
 
 _statements = Statements(__name__)

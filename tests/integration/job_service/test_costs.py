@@ -6,7 +6,7 @@ means in time.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, AsyncExitStack
 
 import pytest
 from tests.support.costs import Cost, counted, traced
@@ -76,12 +76,17 @@ class Life:
 
 @pytest.fixture
 async def life(replica: JobUseCases, database: Database) -> Life:
-    """It has run once: caches are filled, statements are prepared."""
+    """It has run on each connection: caches are filled, statements are prepared."""
     await insert_queue(database.hot, "q")
     life = Life(replica)
     await life.open()
-    for part in (life.create, life.claim, life.settle):
-        await part()
+    async with AsyncExitStack() as others:
+        for _ in range(database.hot.get_max_size()):
+            for part in (life.create, life.claim, life.settle):
+                await part()
+            await life.quiet()
+            # The one that is used next is another one now.
+            await others.enter_async_context(database.hot.acquire())
     return life
 
 
