@@ -11,7 +11,7 @@ from tests.support.job_use_cases import JobUseCases
 from tests.support.leases import miscounts
 from tests.support.rows import insert_jobs, insert_queue
 
-from job_service.demanding import Demand
+from job_service.demanding import Demand, Leased
 from job_service.grouping import Group
 from taskforge.v1 import job_pb2
 from taskforge.v1 import job_service_pb2 as pb
@@ -278,7 +278,7 @@ async def test_a_call_that_ends_meanwhile_gives_back_what_it_was_leased(
     replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await insert_queue(database.hot, "q")
-    given_back = []
+    given_back: list[Leased] = []
     call = demand(give_back=given_back.extend)
     await waiting(replica, call)
     insert = replica.enqueuer._inserter.insert
