@@ -21,7 +21,8 @@ class Dispatcher:
         self._claimer = claimer
         self._notifier = notifier
         self._background = background
-        self._groups: dict[Subscription, Group] = {}
+        self._groups: dict[UUID, dict[Subscription, Group]] = {}
+        """By project."""
         self._by_session: dict[tuple[UUID, UUID], Demand] = {}
         self._settling: list[Set[int]] = []
         self._turn = 0
@@ -48,24 +49,30 @@ class Dispatcher:
 
     def admit(self, demand: Demand) -> Group:
         """Let the call take jobs, unless it was ended meanwhile."""
-        group = self._groups.get(demand.subscription)
+        group = self._group_of(demand)
         if group is None:
             group = Group(demand.subscription, self._claimer, self._notifier)
-            self._groups[demand.subscription] = group
+            self._groups.setdefault(demand.project_id, {})[demand.subscription] = group
             group.start()
         group.demands.append(demand)
         group.wake()
         return group
 
+    def groups(self, project_id: UUID | None = None) -> list[Group]:
+        """Those of a project, or all."""
+        if project_id is not None:
+            return list(self._groups.get(project_id, {}).values())
+        return [group for groups in self._groups.values() for group in groups.values()]
+
+    def _group_of(self, demand: Demand) -> Group | None:
+        return self._groups.get(demand.project_id, {}).get(demand.subscription)
+
     def idle_groups(self, project_id: UUID) -> list[Group]:
-        """Those of the project whose calls took all that was ready, another one first each time."""
+        """Those of the project that took all that was ready, and to whose calls nobody deals right
+        now; another one first each time."""
         self._turn += 1
         idle = [
-            group
-            for group in self._groups.values()
-            if group.subscription.project_id == project_id
-            and group.found_nothing
-            and not group.turn.locked()
+            group for group in self.groups(project_id) if group.took_all and not group.turn.locked()
         ]
         first = self._turn % max(1, len(idle))
         return idle[first:] + idle[:first]
@@ -86,12 +93,15 @@ class Dispatcher:
             self.admit(demand)
 
     def _leave(self, demand: Demand) -> bool:
-        group = self._groups.get(demand.subscription)
+        group = self._group_of(demand)
         if group is None or demand not in group.demands:
             return False
         group.demands.remove(demand)
         if not group.demands:
-            del self._groups[demand.subscription]
+            of_project = self._groups[demand.project_id]
+            del of_project[demand.subscription]
+            if not of_project:
+                del self._groups[demand.project_id]
             self._background.start("stop dispatching", group.stop())
         return True
 
@@ -109,11 +119,13 @@ class Dispatcher:
         unserved = []
         for queue_id in queue_ids:
             served = False
-            for group in self._groups.values():
-                if not group.covers(queue_id) or group.credit == 0:
+            # One of all queues covers those of its own project alone.
+            for group in self.groups(untold_in):
+                if not group.covers(queue_id):
                     continue
-                # One of all queues covers those of its own project alone.
-                if untold_in not in (None, group.subscription.project_id):
+                # Also if nobody has room now: whoever has room again must look then.
+                group.took_all = False
+                if group.credit == 0:
                     continue
                 # Whoever takes only some of the queue's jobs may not take these.
                 serves = group.takes_any_job
@@ -125,12 +137,12 @@ class Dispatcher:
 
     def wake_all(self) -> None:
         """Look for jobs everywhere: something may have been missed."""
-        for group in self._groups.values():
+        for group in self.groups():
             group.wake()
 
     def wake_for(self, demand: Demand) -> None:
         """Look for jobs for one call, which has credit again."""
-        group = self._groups.get(demand.subscription)
+        group = self._group_of(demand)
         if group is not None and demand.credit > 0:
             group.wake_for_credit()
 
@@ -180,4 +192,4 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """End the loops of calls that are still there."""
-        await asyncio.gather(*(group.stop() for group in self._groups.values()))
+        await asyncio.gather(*(group.stop() for group in self.groups()))

@@ -55,8 +55,7 @@ class Enqueuer:
         self._routes = routes
         self._browser = browser
         self._waker = waker
-        self._expediter = expediter
-        self._inserter = Inserter(routes)
+        self._inserter = Inserter(routes, expediter)
         self._admission = Admission(database)
         self.batcher: Batcher[Draft, Created | Repeated] = Batcher(
             self._insert_batch,
@@ -196,15 +195,19 @@ class Enqueuer:
 
     async def _insert_batch(self, project_id: UUID, drafts: list[Draft]) -> list[Outcome]:
         """Insert the jobs of several calls; one statement unless something is not as usual."""
-        async with self._expediter.offer(project_id, drafts) as offer:
-            async with self._admission.crowds.entry(self._database.hot, project_id, drafts) as (
-                connection,
-                beyond,
-            ):
-                fitting = [item for item in drafts if item.id not in beyond]
-                inserted = iter(await self._inserter.insert(connection, project_id, fitting, offer))
-            if offer is not None:
-                offer.deliver()
+        async with self._admission.crowds.entry(self._database.hot, project_id, drafts) as (
+            connection,
+            beyond,
+        ):
+            fitting = [item for item in drafts if item.id not in beyond]
+            inserted = iter(
+                await self._inserter.insert(
+                    connection,
+                    project_id,
+                    fitting,
+                    may_lease=not connection.is_in_transaction(),
+                )
+            )
         outcomes = [beyond.get(item.id) or next(inserted) for item in drafts]
         self._wake(project_id, outcomes)
         return outcomes

@@ -3,107 +3,124 @@
 It bends no rule: `insert_leased_jobs.sql` leases them only if a claim in its place would.
 """
 
-from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from asyncpg import Record
 
 from job_service.dealing import deal
-from job_service.demanding import Leased
+from job_service.demanding import Demand
 from job_service.dispatching import Dispatcher
 from job_service.drafting import Draft
 from job_service.grouping import Group
-from job_service.leasing import MESSAGE_OVERHEAD_BYTES, Hand, Picked
+from job_service.leasing import MESSAGE_OVERHEAD_BYTES, Picked
 from job_service.queries import insert_leased_jobs
 from job_service.routing import Routes
-from job_service.seating import Sitting
+from job_service.seating import Sitting, send_all
 from taskforge_core.queries import Executor
 
 
-class Offer:
-    """New jobs, dealt to calls that are nobody else's to deal to until it is over."""
-
-    def __init__(self, group: Group, hands: Sequence[Hand]) -> None:
-        self._subscription = group.subscription
-        self._calls = {picked.id: demand for picked, demand in hands}
-        self._sitting = Sitting(self._subscription.project_id, self._calls.values())
-        self._leased: list[tuple[Draft, Record]] = []
-
-    @property
-    def stands(self) -> bool:
-        """Whether the calls still take what they were dealt."""
-        return self._sitting.is_as_dealt
-
-    async def insert(
-        self, executor: Executor, drafts: Sequence[Draft], columns: Sequence[Sequence[object]]
-    ) -> list[Record]:
-        """Create the jobs, and lease those that were dealt if nothing stands against it.
-
-        Returns:
-            The rows of those that were created; what was leased is PROCESSING.
-        """
-        standings, rows = await insert_leased_jobs(
-            executor,
-            self._subscription.project_id,
-            columns,
-            self._sitting.terms,
-            [(job_id, call.session_id, call.worker_id) for job_id, call in self._calls.items()],
-            self._subscription.queue_ids,
-            self._subscription.job_types,
-        )
-        self._sitting.follow(standings)
-        by_id = {draft.id: draft for draft in drafts}
-        self._leased = [(by_id[row["id"]], row) for row in rows if row["lease_seq"] is not None]
-        return rows
-
-    def deliver(self) -> None:
-        """Send what was leased to its calls: it is committed."""
-        parcels: dict[UUID, list[Leased]] = defaultdict(list)
-        for draft, row in self._leased:
-            call = self._calls[draft.id]
-            leased = self._sitting.lease(
-                call, draft.id, str(draft.queue_id), draft.payload_bytes, _lease_row(draft, row)
-            )
-            parcels[call.session_id].append(leased)
-        calls = {call.session_id: call for call in self._calls.values()}
-        for session_id, parcel in parcels.items():
-            calls[session_id].send(parcel)
-
-
 class Expediter:
-    """Finds calls of this replica for jobs that are about to be created."""
+    """Creates jobs for calls of this replica that wait for such."""
 
     def __init__(self, dispatcher: Dispatcher, routes: Routes) -> None:
         self._dispatcher = dispatcher
         self._routes = routes
 
-    @asynccontextmanager
-    async def offer(self, project_id: UUID, drafts: Sequence[Draft]) -> AsyncIterator[Offer | None]:
-        """Deal those of the jobs that a group of calls takes, if it takes them all and waits for
-        such; None: create them as ever, and claims will find them."""
-        for group in self._dispatcher.idle_groups(project_id):
-            wanted = [draft for draft in drafts if self._suits(group, draft)]
-            hands, _ = deal([_candidate(draft) for draft in wanted], group.takers())
-            # If there is not room for all, which of them come first is for a claim to find out.
-            if hands and len(hands) == len(wanted):
-                async with group.turn:
-                    yield Offer(group, hands)
-                return
-        yield None
+    async def insert(
+        self,
+        executor: Executor,
+        project_id: UUID,
+        drafts: Sequence[Draft],
+        columns: Sequence[Sequence[object]],
+    ) -> list[Record] | None:
+        """Create the jobs, lease those that calls here take, and send them.
 
-    def _suits(self, group: Group, draft: Draft) -> bool:
-        """Whether the group takes the job now, for all that is known here."""
+        Args:
+            executor: Not in a transaction: what is sent must be committed.
+            project_id: The jobs' project.
+            drafts: The jobs.
+            columns: The same as `insert_jobs` takes them.
+
+        Returns:
+            The rows of those that were created; what was leased is PROCESSING. None: nothing was
+            done, as nobody takes them just now. Claims will find them when they are created.
+        """
+        for group in self._dispatcher.idle_groups(project_id):
+            wanted = self._wanted(group, drafts)
+            if wanted:
+                # It is free, so this does not wait, and nobody else deals until all is sent.
+                async with group.turn:
+                    return await _insert_for(group, executor, drafts, columns, wanted)
+        return None
+
+    def _wanted(self, group: Group, drafts: Sequence[Draft]) -> dict[UUID, Demand]:
+        """Which call gets which of the jobs; none unless the group takes all that are for it.
+
+        If there is not room for all, or one may have to wait, which of them come first is for
+        a claim to find out.
+        """
         job_types = group.subscription.job_types
+        wanted = [
+            draft
+            for draft in drafts
+            if draft.queue_id is not None
+            and group.covers(draft.queue_id)
+            and (not job_types or draft.job_type in job_types)
+        ]
+        project_id = group.subscription.project_id
+        if not all(self._is_simple(project_id, draft) for draft in wanted):
+            return {}
+        # The best ones first: a worker may hold more than it runs at once.
+        wanted.sort(key=lambda draft: -draft.priority)
+        hands, _ = deal([_candidate(draft) for draft in wanted], group.takers())
+        if len(hands) < len(wanted):
+            return {}
+        return {picked.id: demand for picked, demand in hands}
+
+    def _is_simple(self, project_id: UUID, draft: Draft) -> bool:
+        """Whether the job is ready at once and needs no counting, for all that is known here."""
         return (
             draft.queue_id is not None
             and draft.scheduled_for is None
-            and group.covers(draft.queue_id)
-            and (not job_types or draft.job_type in job_types)
-            and not self._routes.may_have_limits(draft.queue_id)
+            and not self._routes.may_have_limits(project_id, draft.queue_id)
         )
+
+
+async def _insert_for(
+    group: Group,
+    executor: Executor,
+    drafts: Sequence[Draft],
+    columns: Sequence[Sequence[object]],
+    wanted: dict[UUID, Demand],
+) -> list[Record]:
+    """Create the jobs, and lease the wanted ones if nothing stands against it."""
+    subscription = group.subscription
+    sitting = Sitting(subscription.project_id, wanted.values())
+    standings, rows = await insert_leased_jobs(
+        executor,
+        subscription.project_id,
+        columns,
+        sitting.terms,
+        [(job_id, call.session_id, call.worker_id) for job_id, call in wanted.items()],
+        subscription.queue_ids,
+        subscription.job_types,
+    )
+    # No pause from here on: the leases are counted as soon as they are known, and sent for sure.
+    sitting.follow(standings)
+    group.look_again_for_busy_sessions()
+    by_id = {draft.id: draft for draft in drafts}
+    leased_rows = {row["id"]: row for row in rows if row["lease_seq"] is not None}
+    leases = []
+    for job_id, call in wanted.items():
+        if job_id in leased_rows:
+            draft = by_id[job_id]
+            row = _lease_row(draft, leased_rows[job_id])
+            leased = sitting.lease(call, job_id, str(draft.queue_id), draft.payload_bytes, row)
+            leases.append((call, leased))
+    send_all(leases)
+    return rows
 
 
 def _candidate(draft: Draft) -> Picked:

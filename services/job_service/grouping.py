@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -11,9 +10,9 @@ import asyncpg
 import structlog
 
 from job_service.dealing import certain, deal
-from job_service.demanding import LARGEST_MESSAGE_BYTES, Demand, Leased, Subscription
+from job_service.demanding import LARGEST_MESSAGE_BYTES, Demand, Subscription
 from job_service.leasing import Claimed, Claimer, Hand
-from job_service.seating import BUSY_SESSION_SECONDS
+from job_service.seating import BUSY_SESSION_SECONDS, send_all
 from taskforge_core.loops import Loop
 from taskforge_core.notifications import Notifier
 
@@ -26,8 +25,9 @@ MAX_CLAIM_BYTES = 16 * 1024 * 1024
 """Bytes of messages in one claim: it reads them all within one statement's time limit, and the
 replica keeps them in memory."""
 
-POLL = timedelta(seconds=1)
-"""Covers notifications that were lost; the loop varies it by ± 20 %."""
+POLL = timedelta(seconds=0.8)
+"""Covers notifications that were lost and claims that were rolled back, within a second: the loop
+varies it by ± 20 %."""
 
 MIN_PER_SOURCE = 8
 """Candidates to ask of each queue at least."""
@@ -62,8 +62,8 @@ class Group:
         self._loop = Loop(f"dispatch {subscription.project_id}", self.run_once, POLL)
         self.turn = asyncio.Lock()
         """Held by whoever deals jobs to the calls: their credit is its to give away."""
-        self.found_nothing = False
-        """The latest pass took all that was ready; what became ready since leads to another."""
+        self.took_all = False
+        """The latest pass took all that was ready, and nothing has become ready since."""
         self._passes: set[asyncio.Task[bool]] = set()
         self._sources_seen = 1
         self._most = MAX_CLAIM
@@ -87,11 +87,12 @@ class Group:
         """Look for jobs now. `queue_ids` were made ready by this replica, which told nobody else:
         if the calls here have taken all they can, the others are told then."""
         self._to_pass_on.update(queue_ids)
+        self.took_all = False
         self._loop.wake()
 
     def wake_for_credit(self) -> None:
         """Look for jobs now, as a call has room again; where nothing was left there is no need."""
-        if not self.found_nothing:
+        if not self.took_all:
             self._loop.wake()
 
     @property
@@ -119,7 +120,7 @@ class Group:
     async def run_once(self) -> bool:
         """Claim and deal until nobody wants more or nothing is left. True: look again at once."""
         async with self.turn:
-            self.found_nothing = False
+            self.took_all = False
             passing_on, self._to_pass_on = self._to_pass_on, set()
             satisfied = False
             try:
@@ -128,7 +129,7 @@ class Group:
             finally:
                 if not satisfied:
                     self._pass_on(passing_on)
-                self._look_again_for_busy_sessions()
+                self.look_again_for_busy_sessions()
         return more
 
     def _pass_on(self, queue_ids: Iterable[UUID]) -> None:
@@ -168,7 +169,7 @@ class Group:
                 if without_bytes:
                     continue
                 if not tried:
-                    self.found_nothing = not picked and not full and sees_all
+                    self.took_all = not picked and not full and sees_all
                     return False
                 got_all = False
                 break
@@ -183,7 +184,7 @@ class Group:
                 and not more_may_follow
                 and len(picked) < wanted
             ):
-                self.found_nothing = not tried and not full and sees_all
+                self.took_all = not tried and not full and sees_all
                 return False
             if more_may_follow:
                 per_source *= 4
@@ -221,15 +222,10 @@ class Group:
         if claimed.busy:
             # Another claim counts there right now; it takes a few milliseconds.
             self._wake_in(BUSY_QUEUE_SECONDS)
-        parcels: dict[UUID, list[Leased]] = defaultdict(list)
-        calls = {demand.call_id: demand for demand, _ in claimed.leases}
-        for demand, leased in claimed.leases:
-            parcels[demand.call_id].append(leased)
-        for call_id, parcel in parcels.items():
-            calls[call_id].send(parcel)
+        send_all(claimed.leases)
         return claimed
 
-    def _look_again_for_busy_sessions(self) -> None:
+    def look_again_for_busy_sessions(self) -> None:
         """A session whose row was locked for a moment wants jobs all the same."""
         if any(demand.is_paused_briefly for demand in self.demands):
             self._wake_in(BUSY_SESSION_SECONDS)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from asyncpg import Record
+
 from job_service.drafting import Draft
-from job_service.expediting import Offer
+from job_service.expediting import Expediter
 from job_service.queries import find_requests, insert_jobs, read_queue_rules
 from job_service.routing import Routes, queue_not_found
 from taskforge_core.errors import (
@@ -45,41 +47,29 @@ Outcome = Created | Repeated | TaskForgeError
 class Inserter:
     """Inserts drafts; one statement unless something is not as usual."""
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Routes, expediter: Expediter) -> None:
         self._routes = routes
+        self._expediter = expediter
 
     async def insert(
         self,
         executor: Executor,
         project_id: UUID,
         drafts: Sequence[Draft],
-        offer: Offer | None = None,
+        *,
+        may_lease: bool = False,
     ) -> list[Outcome]:
         """Insert what can be inserted; one outcome a draft.
 
-        With an offer what can be leased is leased: it is to be delivered after the commit.
+        With `may_lease`, which is not for transactions, workers that wait get the jobs at once.
         """
         outcomes: dict[UUID, Outcome] = {}
         left = list(drafts)
         for _ in range(_TRIES):
             if not left:
                 break
-            by_id = {item.id: item for item in left}
-            if offer is not None and offer.stands:
-                for row in await offer.insert(executor, left, _columns(left)):
-                    outcomes[row["id"]] = Created(
-                        by_id[row["id"]],
-                        row["status"],
-                        row["max_attempts"],
-                        row["created_at"],
-                        row["scheduled_for"],
-                    )
-            else:
-                for row in await insert_jobs(executor, project_id, _columns(left)):
-                    ids, *told = row.values()
-                    for job_id in ids:
-                        outcomes[job_id] = Created(by_id[job_id], *told)
-            offer = None
+            for made in await self._create(executor, project_id, left, may_lease=may_lease):
+                outcomes[made.draft.id] = made
             refused = [item for item in left if item.id not in outcomes]
             left = []
             if refused:
@@ -93,6 +83,30 @@ class Inserter:
             # Its queue was closed at each insert and open at each look.
             outcomes[item.id] = _queue_paused(item.spec.queue)
         return [outcomes[item.id] for item in drafts]
+
+    async def _create(
+        self, executor: Executor, project_id: UUID, drafts: Sequence[Draft], *, may_lease: bool
+    ) -> list[Created]:
+        by_id = {item.id: item for item in drafts}
+        columns = _columns(drafts)
+        if may_lease:
+            rows = await self._expediter.insert(executor, project_id, drafts, columns)
+            if rows is not None:
+                return [
+                    Created(
+                        by_id[row["id"]],
+                        row["status"],
+                        row["max_attempts"],
+                        row["created_at"],
+                        row["scheduled_for"],
+                    )
+                    for row in rows
+                ]
+        return [
+            Created(by_id[job_id], *told)
+            for ids, *told in map(Record.values, await insert_jobs(executor, project_id, columns))
+            for job_id in ids
+        ]
 
     async def _explain(
         self, executor: Executor, project_id: UUID, drafts: Sequence[Draft]

@@ -66,9 +66,10 @@ class Routes:
         """The ids of all these queues, ascending and each once."""
         return tuple(sorted({await self.resolve(project_id, queue) for queue in queues}))
 
-    def may_have_limits(self, queue_id: UUID) -> bool:
-        """Whether a queue may have limits, as far as is known here: a hint for wake-ups."""
-        return not any(queue_id in known.without_limits for known in self._projects.values())
+    def may_have_limits(self, project_id: UUID, queue_id: UUID) -> bool:
+        """Whether a queue may have limits, as far as is known here: a hint, no more."""
+        known = self._projects.get(project_id)
+        return known is None or queue_id not in known.without_limits
 
     def forget(self, project_id: UUID | None = None) -> None:
         """Look again when next asked: about one project, or about all."""

@@ -1,6 +1,6 @@
 """The sessions that a statement leases jobs to: what it is told of them, and what it tells."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
@@ -72,6 +72,17 @@ class Sitting:
             expires_at=self._expires_at[demand.session_id],
         )
         return Leased(job_id, lease_seq, message)
+
+
+def send_all(leases: Iterable[tuple[Demand, Leased]]) -> None:
+    """Send each call all that is for it at once."""
+    parcels: dict[UUID, list[Leased]] = defaultdict(list)
+    calls = {}
+    for demand, leased in leases:
+        parcels[demand.call_id].append(leased)
+        calls[demand.call_id] = demand
+    for call_id, parcel in parcels.items():
+        calls[call_id].send(parcel)
 
 
 def _follow(demand: Demand, standing: Standing | None, terms_changes: int) -> None:

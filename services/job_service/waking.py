@@ -75,7 +75,7 @@ class Waker:
         )
         # In a queue with limits a slot is free, which another replica's call may be waiting for.
         queue_ids = {lease.queue_id for lease in ended}
-        ready |= {queue_id for queue_id in queue_ids if self._routes.may_have_limits(queue_id)}
+        ready |= {each for each in queue_ids if self._routes.may_have_limits(project_id, each)}
         if ready:
             self.jobs_ready(project_id, ready)
 

@@ -31,14 +31,14 @@ class JobReplica:
 
     async def dispatch(self) -> None:
         """Let every lease call take what it can: what it has not got then, it does not get."""
-        for group in list(self.server.dispatcher._groups.values()):
+        for group in self.server.dispatcher.groups():
             await group.run_once()
 
     async def until_taking(self, calls: int) -> None:
         """Return when exactly so many lease calls are open for jobs here."""
 
         async def are_taking() -> bool:
-            groups = self.server.dispatcher._groups.values()
+            groups = self.server.dispatcher.groups()
             return sum(len(group.demands) for group in groups) == calls
 
         await eventually(are_taking, f"{calls} lease calls take jobs")

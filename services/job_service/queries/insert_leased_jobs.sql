@@ -6,7 +6,8 @@
 -- nothing and have no limits; as in `claim_jobs` their locks are shared, so that the first claim under a
 -- new limit waits. And no job is ready that could rank before one of them: none at all, for simplicity,
 -- in those queues of the subscription that have the least of their queues' priorities or a higher one.
--- Otherwise they wait as every new job does. How each session stands comes back.
+-- And all this is known as of no earlier than 50 ms ago: the statement may have waited for another one
+-- with a request_id in common. Otherwise they wait as every new job does. How each session stands comes back.
 -- Index: those of `item` and of `standing`; queues_pkey or queues_name; jobs_ready or jobs_ready_by_type,
 -- one probe a queue, or a queue and a type. Queues that are given are probed one by one (OFFSET 0).
 --
@@ -37,8 +38,11 @@ WITH named AS MATERIALIZED (
     JOIN seat ON seat.id = item.id
     GROUP BY item.queue_id, item.queue_priority
 ), admission_of_jobs AS MATERIALIZED (
-    SELECT
-        (SELECT is_granted FROM admission)
+    SELECT CASE
+        -- First what may have to wait, for another creation with a request_id.
+        WHEN (SELECT count(*) FROM remembered) >= 0
+            AND clock_timestamp() < (SELECT now FROM moment) + interval '50 milliseconds'
+        THEN (SELECT is_granted FROM admission)
         AND (SELECT bool_and(is_open) FROM dealt)
         AND NOT EXISTS (
             SELECT
@@ -76,7 +80,9 @@ WITH named AS MATERIALIZED (
             ) AS ready
             WHERE queue.is_active AND queue.deleted_at IS NULL
               AND queue.priority >= (SELECT min(queue_priority) FROM dealt)
-        ) AS is_granted
+        )
+        ELSE false
+    END AS is_granted
 ), made AS (
     INSERT INTO taskforge.jobs (
         project_id, id, queue_id, created_at, updated_at, scheduled_for, max_attempts,

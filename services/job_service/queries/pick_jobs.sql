@@ -7,9 +7,7 @@
 -- Queues that are given are probed one by one (OFFSET 0 keeps the planner to that); only a
 -- subscription to all of them reads all of them. They are read in the order of their priority, and no
 -- further than the rows suffice.
--- A job that an unfinished transaction has locked or changed is left out: another replica's claim most
--- often, which this one would only come too late for. Such a transaction stands in this one's snapshot
--- or began after it; whoever slips through is found out by the claim.
+-- What another transaction holds is left out.
 --
 -- $1 project_id, $2 queue ids (NULL: all of the project), $3 per_queue, $4 rows at most,
 -- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room,
@@ -44,8 +42,7 @@ CROSS JOIN LATERAL (
             + coalesce(octet_length(progress::text), 0) AS message_bytes
     ) AS size
     WHERE project_id = $1 AND queue_id = queue.id AND status = 1 AND id NOT IN (SELECT unnest($5::uuid[]))
-      AND jobs.xmax <> ALL(ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::xid))
-      AND age(jobs.xmax) NOT BETWEEN 0 AND (SELECT age(pg_snapshot_xmax(pg_current_snapshot())::xid))
+-- part: unlocked
       AND size.message_bytes <= $7
     ORDER BY priority DESC, created_at, id
     LIMIT $3

@@ -81,7 +81,7 @@ async def test_streams_opened_at_once_are_no_more_than_may_be(
         ]
 
         async def are_taking() -> bool:
-            groups = [g for each in replicas for g in each.server.dispatcher._groups.values()]
+            groups = [g for each in replicas for g in each.server.dispatcher.groups()]
             ended = sum(stream.has_ended for stream in streams)
             return (sum(len(group.demands) for group in groups), ended) == (3, len(streams) - 3)
 

@@ -10,9 +10,13 @@ from tests.support.demands import demand
 from tests.support.job_use_cases import JobUseCases
 from tests.support.leases import miscounts
 from tests.support.rows import insert_jobs, insert_queue
+from tests.support.waiting import eventually
 
+from job_service import expediting
 from job_service.demanding import Demand, Leased
+from job_service.drafting import draft
 from job_service.grouping import Group
+from job_service.queries import insert_leased_jobs
 from taskforge.v1 import job_pb2
 from taskforge.v1 import job_service_pb2 as pb
 from taskforge_core.database import Database
@@ -20,17 +24,29 @@ from taskforge_core.ids import DEFAULT_PROJECT_ID
 
 
 async def create(replica: JobUseCases, queue: str = "q", **fields: Any) -> job_pb2.Job:
-    spec = job_pb2.JobSpec(queue=queue, job_type="send", payload='{"to": "a"}', **fields)
-    return await replica.enqueuer.create(pb.CreateJobRequest(job=spec))
+    return await replica.enqueuer.create(pb.CreateJobRequest(job=spec(queue, **fields)))
+
+
+async def create_together(replica: JobUseCases, *specs: job_pb2.JobSpec) -> list[Any]:
+    """Create jobs in one batch; what became of each."""
+    drafts = [
+        draft(spec, await replica.routes.find(DEFAULT_PROJECT_ID, spec.queue), "job")
+        for spec in specs
+    ]
+    return await replica.enqueuer._insert_batch(DEFAULT_PROJECT_ID, drafts)
+
+
+def spec(queue: str = "q", **fields: Any) -> job_pb2.JobSpec:
+    return job_pb2.JobSpec(queue=queue, job_type="send", payload='{"to": "a"}', **fields)
 
 
 async def waiting(replica: JobUseCases, *calls: Demand) -> Group:
     """Open the calls, all of one subscription; they have found that nothing is ready."""
     await replica.open(*calls)
     group = replica.group(*calls)
-    replica.dispatcher._groups[group.subscription] = group
+    replica.dispatcher._groups[group.subscription.project_id] = {group.subscription: group}
     await group.run_once()
-    assert group.found_nothing
+    assert group.took_all
     return group
 
 
@@ -60,16 +76,15 @@ async def test_a_job_is_leased_in_the_statement_that_creates_it(
     assert await miscounts(database.hot) == []
 
 
-async def test_all_that_come_together_are_leased_and_dealt_in_turn(
+async def test_all_that_come_together_are_leased_the_best_first_and_dealt_in_turn(
     replica: JobUseCases, database: Database
 ) -> None:
     await insert_queue(database.hot, "q")
     calls = [demand(max_in_flight=5), demand(max_in_flight=5)]
     await waiting(replica, *calls)
-    jobs = await asyncio.gather(*(create(replica) for _ in range(6)))
-    got = [leased.message.job.id for call in calls for leased in call.outbox]
-    assert sorted(got) == sorted(job.id for job in jobs)
-    assert all(call.outbox for call in calls)
+    await create_together(replica, *(spec(priority=priority) for priority in (1, 3, 5, 2, 4, 0)))
+    priorities = [[leased.message.job.priority for leased in call.outbox] for call in calls]
+    assert sorted(priorities) == [[4, 2, 0], [5, 3, 1]]
     assert set((await statuses(database)).values()) == {3}
     assert await miscounts(database.hot) == []
 
@@ -97,21 +112,11 @@ async def test_what_no_call_takes_waits_and_the_rest_is_leased(
     await insert_queue(database.hot, "other")
     call = demand(queue_ids=(queue_id,), job_types=("send",))
     await waiting(replica, call)
-    due = job_pb2.JobSpec(queue="q", job_type="send")
-    due.scheduled_for.GetCurrentTime()
-    due.scheduled_for.seconds += 60
-    specs = [
-        job_pb2.JobSpec(queue="q", job_type="send"),
-        job_pb2.JobSpec(queue="q", job_type="print"),
-        job_pb2.JobSpec(queue="other", job_type="send"),
-        due,
-    ]
-    jobs = await asyncio.gather(
-        *(replica.enqueuer.create(pb.CreateJobRequest(job=spec)) for spec in specs)
+    made = await create_together(
+        replica, spec(), job_pb2.JobSpec(queue="q", job_type="print"), spec("other")
     )
-    found = await statuses(database)
-    assert [found[job.id] for job in jobs] == [3, 1, 1, 2]
-    assert [leased.message.job.id for leased in call.outbox] == [jobs[0].id]
+    assert [outcome.status for outcome in made] == [3, 1, 1]
+    assert [leased.id for leased in call.outbox] == [made[0].draft.id]
     assert await miscounts(database.hot) == []
 
 
@@ -250,18 +255,61 @@ async def test_a_locked_session_holds_nobody_up(replica: JobUseCases, database: 
         await assert_waits(replica, database, call)
 
 
-@pytest.mark.parametrize("limits", [{"max_in_flight": 2}, {"max_in_flight_bytes": 25}])
+@pytest.mark.parametrize("limits", [{"max_in_flight": 1}, {"max_in_flight_bytes": 15}])
 async def test_where_there_is_not_room_for_all_that_come_together_claims_decide(
     replica: JobUseCases, database: Database, limits: dict[str, int]
 ) -> None:
     await insert_queue(database.hot, "q")
     call = demand(**limits)  # type: ignore[arg-type]
     await waiting(replica, call)
-    # The first one begins at once, and the others come together behind it.
-    jobs = await asyncio.gather(*(create(replica) for _ in range(3)))
-    found = await statuses(database)
-    assert [found[job.id] for job in jobs] == [3, 1, 1]
-    assert [leased.message.job.id for leased in call.outbox] == [jobs[0].id]
+    made = await create_together(replica, spec(), spec())
+    assert [outcome.status for outcome in made] == [1, 1]
+    assert call.outbox == []
+
+
+async def test_a_job_that_needs_counting_is_not_overtaken_by_those_that_came_with_it(
+    replica: JobUseCases, database: Database
+) -> None:
+    await insert_queue(database.hot, "q")
+    await insert_queue(database.hot, "high", priority=9, max_concurrent_jobs=5)
+    call = demand()
+    await waiting(replica, call)
+    made = await create_together(replica, spec(), spec("high"))
+    assert [outcome.status for outcome in made] == [1, 1]
+
+
+async def test_a_job_of_a_past_time_is_not_overtaken_either(
+    replica: JobUseCases, database: Database
+) -> None:
+    await insert_queue(database.hot, "q")
+    call = demand()
+    await waiting(replica, call)
+    past = spec(priority=9)
+    past.scheduled_for.FromSeconds(1_700_000_000)
+    made = await create_together(replica, spec(), past)
+    assert [outcome.status for outcome in made] == [1, 1]
+
+
+async def test_who_had_to_wait_for_a_request_id_leases_nothing_by_what_it_knew_before(
+    replica: JobUseCases, database: Database
+) -> None:
+    await insert_queue(database.hot, "q")
+    call = demand()
+    await waiting(replica, call)
+    async with database.hot.acquire() as connection:
+        other = connection.transaction()
+        await other.start()
+        await connection.execute(
+            "INSERT INTO taskforge.request_ids (project_id, request_id, content_hash, job_ids)"
+            " VALUES ($1, 'r', '', '{}')",
+            DEFAULT_PROJECT_ID,
+        )
+        creating = asyncio.create_task(create(replica, request_id="r"))
+        await asyncio.sleep(0.1)
+        await other.rollback()
+    job = await creating
+    assert (await statuses(database))[job.id] == 1
+    assert call.outbox == []
 
 
 async def test_while_a_claim_deals_to_the_calls_nobody_else_does(
@@ -281,31 +329,91 @@ async def test_a_call_that_ends_meanwhile_gives_back_what_it_was_leased(
     given_back: list[Leased] = []
     call = demand(give_back=given_back.extend)
     await waiting(replica, call)
-    insert = replica.enqueuer._inserter.insert
 
     async def insert_and_end(*arguments: Any) -> Any:
-        outcomes = await insert(*arguments)
+        answer = await insert_leased_jobs(*arguments)
         replica.dispatcher.remove(call)
-        return outcomes
+        return answer
 
-    monkeypatch.setattr(replica.enqueuer._inserter, "insert", insert_and_end)
+    monkeypatch.setattr(expediting, "insert_leased_jobs", insert_and_end)
     job = await create(replica)
     assert [str(leased.id) for leased in given_back] == [job.id]
 
 
-async def test_jobs_beyond_the_projects_quota_are_refused_as_ever(
+async def test_what_is_leased_is_sent_whatever_becomes_of_those_that_came_with_it(
+    replica: JobUseCases, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await insert_queue(database.hot, "q", max_payload_bytes=20)
+    call = demand()
+    await waiting(replica, call)
+
+    async def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(replica.enqueuer._inserter, "_explain", fail)
+    large = spec()
+    large.payload = '{"to": "somebody else"}'
+    with pytest.raises(ConnectionResetError):
+        await create_together(replica, spec(), large)
+    assert [str(leased.id) for leased in call.outbox] == list(await statuses(database))
+
+
+async def test_near_its_quota_a_project_creates_in_a_transaction_and_claims_follow_it(
     replica: JobUseCases, database: Database
 ) -> None:
-    """Near its quota a project creates in a longer transaction; leases go out after its commit."""
     await insert_queue(database.hot, "q")
     await database.hot.execute("UPDATE taskforge.projects SET max_unfinished_jobs = 2")
     call = demand()
-    await waiting(replica, call)
+    group = await waiting(replica, call)
     outcomes: Sequence[Any] = await asyncio.gather(
         *(create(replica) for _ in range(4)), return_exceptions=True
     )
     made = [each.id for each in outcomes if isinstance(each, job_pb2.Job)]
     assert len(made) == 2
+    assert await statuses(database) == dict.fromkeys(made, 1)
+    await group.run_once()
     assert [leased.message.job.id for leased in call.outbox] == made
-    assert await statuses(database) == dict.fromkeys(made, 3)
     assert await miscounts(database.hot) == []
+
+
+# -- What comes after it -------------------------------------------------------------------------
+
+
+def is_woken(group: Group) -> bool:
+    return bool(group._loop._woken.is_set())
+
+
+async def test_room_leads_to_a_pass_once_a_job_had_to_wait(
+    replica: JobUseCases, database: Database
+) -> None:
+    await insert_queue(database.hot, "q")
+    call = demand(max_in_flight=1)
+    group = await waiting(replica, call)
+    await create(replica)
+    # There is no room for this one, and nobody was woken for it.
+    second = await create(replica)
+    assert not is_woken(group)
+    [first] = replica.deliver(call)
+    done = pb.Settlement(lease_token=first.message.lease_token, success=pb.Success(result="{}"))
+    await replica.settler.settle(done)
+    assert is_woken(group)
+    await group.run_once()
+    assert [leased.message.job.id for leased in call.outbox] == [second.id]
+
+
+async def test_a_session_that_was_locked_is_looked_at_again_soon(
+    replica: JobUseCases, database: Database
+) -> None:
+    await insert_queue(database.hot, "q")
+    call = demand()
+    group = await waiting(replica, call)
+    async with database.hot.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM taskforge.sessions FOR UPDATE")
+        job = await create(replica)
+
+    async def woken() -> bool:
+        return is_woken(group)
+
+    await eventually(woken, "the session is looked at again")
+    await group.run_once()
+    assert [leased.message.job.id for leased in call.outbox] == [job.id]
