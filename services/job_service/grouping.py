@@ -38,7 +38,7 @@ MAX_CANDIDATES = 20_000
 BUSY_QUEUE_SECONDS = 0.01
 """When to try a queue with limits again that another claim was counting."""
 
-IN_A_ROW = 50
+IN_A_ROW = 100
 """Jobs of a full claim that go to one call before the next one's turn. A message costs as much as
 ten jobs, on either side and however few it carries; in turns of one, 200 calls get 5 in each."""
 

@@ -402,7 +402,7 @@ async def test_jobs_of_a_queue_that_is_full_are_looked_for_again_when_there_is_r
 
 
 @pytest.mark.parametrize(
-    ("jobs", "sizes"), [(MAX_CLAIM, [0] * 20 + [IN_A_ROW] * 20), (80, [2] * 40)]
+    ("jobs", "sizes"), [(MAX_CLAIM, [0] * 30 + [IN_A_ROW] * 10), (80, [2] * 40)]
 )
 async def test_a_full_claim_is_dealt_in_runs_and_a_small_one_in_turns(
     replica: JobUseCases, database: Database, jobs: int, sizes: list[int]
