@@ -106,6 +106,17 @@ class JobUseCases:
         )
 
 
+async def run(group: Group) -> None:
+    """Passes until one says that there is no more to do now."""
+    while await group.run_once():
+        pass
+
+
+def is_woken(group: Group) -> bool:
+    """Whether the group was asked for a pass; nothing clears it but the test."""
+    return bool(group._loop._woken.is_set())
+
+
 @asynccontextmanager
 async def job_use_cases(settings: Settings, name: str) -> AsyncIterator[JobUseCases]:
     """A replica with connections of its own."""

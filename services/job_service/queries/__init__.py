@@ -161,9 +161,9 @@ async def pick_jobs(
             per_source,
             limit,
             tried,
-            job_types,
             full,
             max_bytes,
+            job_types,
         )
     return await executor.fetch(
         _statements["pick_jobs"],

@@ -4,9 +4,7 @@
 -- job priority, age and id. A queue that returns `per_queue` rows may have more: what ranks behind
 -- its last row is not certain to be next (`dealing.certain` cuts there).
 -- Index: jobs_ready, one range a queue, read in its order; queues_pkey or queues_name.
--- Queues that are given are probed one by one (OFFSET 0 keeps the planner to that); only a
--- subscription to all of them reads all of them. They are read in the order of their priority, and no
--- further than the rows suffice.
+-- Queues are read in the order of their priority, and no further than until the rows suffice.
 -- What another transaction holds is left out.
 --
 -- $1 project_id, $2 queue ids (NULL: all of the project), $3 per_queue, $4 rows at most,
@@ -18,21 +16,7 @@ SELECT
     job.payload_bytes,
     job.message_bytes,
     queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
-FROM (
-    SELECT id, priority, max_concurrent_jobs, rate_limit_per_minute
-    FROM (
-        SELECT own.*
-        FROM (SELECT DISTINCT unnest($2::uuid[])) AS given (id)
-        CROSS JOIN LATERAL (
-            SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
-        ) AS own
-        UNION ALL
-        SELECT * FROM taskforge.queues WHERE project_id = $1 AND $2::uuid[] IS NULL
-    ) AS present
-    WHERE id <> ALL($6::uuid[]) AND is_active AND deleted_at IS NULL
-    ORDER BY priority DESC
-    OFFSET 0
-) AS queue
+-- part: open_queues
 CROSS JOIN LATERAL (
     SELECT id, priority, created_at, payload_bytes, size.message_bytes
     FROM taskforge.jobs

@@ -3,14 +3,12 @@
 -- Guarantee: as `pick_jobs`, for each pair of an open queue and a type, so that a subscription to a
 -- rare type never walks the backlog of the others.
 -- Index: jobs_ready_by_type, one range a pair, read in its order; queues_pkey or queues_name.
--- Queues that are given are probed one by one (OFFSET 0 keeps the planner to that); only a
--- subscription to all of them reads all of them. They are read in the order of their priority, and no
--- further than the rows suffice.
+-- Queues are read in the order of their priority, and no further than until the rows suffice.
 -- What another transaction holds is left out.
 --
 -- $1 project_id, $2 queue ids (NULL: all of the project), $3 per pair, $4 rows at most,
--- $5 jobs to leave out, as they were tried before, $6 job types, $7 queues to leave out, as they have
--- no room, $8 the largest payload, labels and progress together that anybody can receive
+-- $5 jobs to leave out, as they were tried before, $6 queues to leave out, as they have no room,
+-- $7 the largest payload, labels and progress together that anybody can receive, $8 job types
 SELECT
     job.id,
     queue.id AS queue_id,
@@ -18,22 +16,8 @@ SELECT
     job.payload_bytes,
     job.message_bytes,
     queue.max_concurrent_jobs IS NOT NULL OR queue.rate_limit_per_minute IS NOT NULL AS has_limits
-FROM (
-    SELECT id, priority, max_concurrent_jobs, rate_limit_per_minute
-    FROM (
-        SELECT own.*
-        FROM (SELECT DISTINCT unnest($2::uuid[])) AS given (id)
-        CROSS JOIN LATERAL (
-            SELECT * FROM taskforge.queues WHERE project_id = $1 AND id = given.id OFFSET 0
-        ) AS own
-        UNION ALL
-        SELECT * FROM taskforge.queues WHERE project_id = $1 AND $2::uuid[] IS NULL
-    ) AS present
-    WHERE id <> ALL($7::uuid[]) AND is_active AND deleted_at IS NULL
-    ORDER BY priority DESC
-    OFFSET 0
-) AS queue
-CROSS JOIN unnest($6::text[]) AS type (name)
+-- part: open_queues
+CROSS JOIN unnest($8::text[]) AS type (name)
 CROSS JOIN LATERAL (
     SELECT id, priority, created_at, payload_bytes, size.message_bytes
     FROM taskforge.jobs
@@ -48,7 +32,7 @@ CROSS JOIN LATERAL (
       AND status = 1
       AND id NOT IN (SELECT unnest($5::uuid[]))
 -- part: unlocked
-      AND size.message_bytes <= $8
+      AND size.message_bytes <= $7
     ORDER BY priority DESC, created_at, id
     LIMIT $3
 ) AS job

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from tests.support.demands import demand
-from tests.support.job_use_cases import JobUseCases
+from tests.support.job_use_cases import JobUseCases, is_woken
 from tests.support.leases import miscounts
 from tests.support.rows import insert_jobs, insert_queue
 from tests.support.waiting import eventually
@@ -173,13 +173,13 @@ async def test_where_others_came_first_it_is_looked_again_soon(
         assert got(call) == []
 
         async def woken() -> bool:
-            return bool(group._loop._woken.is_set())
+            return is_woken(group)
 
         await eventually(woken, "the pass is to be repeated")
         group._loop._woken.clear()
         # Now that it sees them locked it waits for news.
         assert await group.run_once() is False
-        assert not group._loop._woken.is_set()
+        assert not is_woken(group)
     await group.run_once()
     assert got(call) == job_ids
 
